@@ -1,0 +1,301 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ReplicationSpec is the wish: this source, these objects, into here, in this way.
+type ReplicationSpec struct {
+	// Source is the cluster to replicate from.
+	Source Source `json:"source"`
+	// Namespaces selects the source's namespaces, and with them their objects. All collected namespaces if not set.
+	// +optional
+	Namespaces *NamespaceSelector `json:"namespaces,omitempty"`
+	// NamespaceMapping gives the namespaces other names here. The same names if not set.
+	// +optional
+	NamespaceMapping *NamespaceMapping `json:"namespaceMapping,omitempty"`
+	// Kinds selects kinds as "resource" (core group) or "group/resource"; "*" stands for any group, any resource or, alone,
+	// everything collected.
+	// +optional
+	// +kubebuilder:default={"*"}
+	Kinds []string `json:"kinds,omitempty"`
+	// ExcludeKinds takes kinds out again, in the same form.
+	// +optional
+	ExcludeKinds []string `json:"excludeKinds,omitempty"`
+	// LabelSelector keeps only objects that match. Namespaces themselves are not filtered by it.
+	// +optional
+	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+	// ExcludeLabels drops objects that match.
+	// +optional
+	ExcludeLabels *metav1.LabelSelector `json:"excludeLabels,omitempty"`
+	// IncludeClusterScoped replicates cluster-scoped objects too. The selected Namespaces are created in any case.
+	// +optional
+	IncludeClusterScoped bool `json:"includeClusterScoped,omitempty"`
+	// Mode says when changes are applied.
+	// +optional
+	// +kubebuilder:default=Continuous
+	Mode Mode `json:"mode,omitempty"`
+	// Paused stops applying; the log keeps what comes meanwhile, and unpausing catches up.
+	// +optional
+	Paused bool `json:"paused,omitempty"`
+	// DeletionPolicy says what a deletion at the source does here.
+	// +optional
+	// +kubebuilder:default=Mirror
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+	// OnDelete says what becomes of the copies when this Replication is deleted.
+	// +optional
+	// +kubebuilder:default=Retain
+	OnDelete OnDelete `json:"onDelete,omitempty"`
+	// ConflictPolicy says what to do about an object of the same name that is not ours.
+	// +optional
+	// +kubebuilder:default=Refuse
+	ConflictPolicy ConflictPolicy `json:"conflictPolicy,omitempty"`
+	// ImmutablePolicy says what to do when a field that cannot be changed has changed.
+	// +optional
+	ImmutablePolicy *ImmutablePolicy `json:"immutablePolicy,omitempty"`
+	// Workers is how many objects are applied at the same time.
+	// +optional
+	// +kubebuilder:default=16
+	Workers int32 `json:"workers,omitempty"`
+	// Retry says how failing objects are tried again before they are parked.
+	// +optional
+	Retry *RetryPolicy `json:"retry,omitempty"`
+}
+
+// Source names a source.
+type Source struct {
+	// Site is the name its collector was given with --site.
+	Site string `json:"site"`
+}
+
+// NamespaceSelector selects namespaces by name or label; a namespace that matches either is selected.
+type NamespaceSelector struct {
+	// Names are names or globs ("*" any run of characters, "?" one character).
+	// +optional
+	Names []string `json:"names,omitempty"`
+	// Exclude are names or globs that are not selected whatever else matches.
+	// +optional
+	Exclude []string `json:"exclude,omitempty"`
+	// LabelSelector matches the labels of the source's Namespace objects.
+	// +optional
+	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+}
+
+// NamespaceMapping gives namespaces other names at the destination. Names wins over Prefix and Suffix.
+type NamespaceMapping struct {
+	// Names maps a source name to a destination name.
+	// +optional
+	Names map[string]string `json:"names,omitempty"`
+	// Prefix is put before the other names.
+	// +optional
+	Prefix string `json:"prefix,omitempty"`
+	// Suffix is put behind the other names.
+	// +optional
+	Suffix string `json:"suffix,omitempty"`
+}
+
+// Mode says when changes are applied.
+// +kubebuilder:validation:Enum=Continuous
+type Mode string
+
+// ModeContinuous applies every change as it comes.
+const ModeContinuous Mode = "Continuous"
+
+// DeletionPolicy says what a deletion at the source does here.
+// +kubebuilder:validation:Enum=Mirror;Retain
+type DeletionPolicy string
+
+const (
+	// DeletionMirror deletes the copy.
+	DeletionMirror DeletionPolicy = "Mirror"
+	// DeletionRetain keeps the copy.
+	DeletionRetain DeletionPolicy = "Retain"
+)
+
+// OnDelete says what becomes of the copies when the Replication is deleted.
+// +kubebuilder:validation:Enum=Retain;DeleteCopies
+type OnDelete string
+
+const (
+	// OnDeleteRetain keeps the copies, with their marks.
+	OnDeleteRetain OnDelete = "Retain"
+	// OnDeleteCopies deletes what carries this Replication's mark.
+	OnDeleteCopies OnDelete = "DeleteCopies"
+)
+
+// ConflictPolicy says what to do about a foreign object of the same name.
+// +kubebuilder:validation:Enum=Refuse;Adopt
+type ConflictPolicy string
+
+const (
+	// ConflictRefuse parks the event and leaves the object alone.
+	ConflictRefuse ConflictPolicy = "Refuse"
+	// ConflictAdopt makes it ours.
+	ConflictAdopt ConflictPolicy = "Adopt"
+)
+
+// ImmutableAction says what to do when a field that cannot be changed has changed.
+// +kubebuilder:validation:Enum=Recreate;Skip;Park
+type ImmutableAction string
+
+const (
+	// ImmutableRecreate deletes the copy and makes it anew.
+	ImmutableRecreate ImmutableAction = "Recreate"
+	// ImmutableSkip leaves the copy as it is.
+	ImmutableSkip ImmutableAction = "Skip"
+	// ImmutablePark leaves the copy as it is and parks the event.
+	ImmutablePark ImmutableAction = "Park"
+)
+
+// ImmutablePolicy is a default and exceptions.
+type ImmutablePolicy struct {
+	// Default is for kinds not named in Kinds. Whatever it says, claims, volumes, namespaces and CRDs, whose re-creation
+	// loses data, are parked unless Kinds names them.
+	// +optional
+	// +kubebuilder:default=Recreate
+	Default ImmutableAction `json:"default,omitempty"`
+	// Kinds are exceptions by kind ("resource" or "group/resource").
+	// +optional
+	Kinds map[string]ImmutableAction `json:"kinds,omitempty"`
+}
+
+// RetryPolicy says how a failing object is tried again.
+type RetryPolicy struct {
+	// Attempts before the event is parked.
+	// +optional
+	// +kubebuilder:default=12
+	Attempts int32 `json:"attempts,omitempty"`
+	// InitialDelay is the delay before the second attempt; it doubles from there, with jitter.
+	// +optional
+	// +kubebuilder:default="200ms"
+	InitialDelay *metav1.Duration `json:"initialDelay,omitempty"`
+	// MaxDelay bounds the delay.
+	// +optional
+	// +kubebuilder:default="30s"
+	MaxDelay *metav1.Duration `json:"maxDelay,omitempty"`
+}
+
+// Phase sums the conditions up in one word.
+type Phase string
+
+const (
+	// PhasePending waits for the source's history or a valid spec.
+	PhasePending Phase = "Pending"
+	// PhaseCopying makes the first copy.
+	PhaseCopying Phase = "Copying"
+	// PhaseReplicating follows the log.
+	PhaseReplicating Phase = "Replicating"
+	// PhasePaused does nothing, by wish.
+	PhasePaused Phase = "Paused"
+	// PhaseFailed cannot go on without help; the Ready condition says why.
+	PhaseFailed Phase = "Failed"
+	// PhaseDeleting removes its copies.
+	PhaseDeleting Phase = "Deleting"
+)
+
+// ReplicationStatus is what is true now.
+type ReplicationStatus struct {
+	// ObservedGeneration is the spec that the status speaks of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// +optional
+	Phase Phase `json:"phase,omitempty"`
+	// Conditions: Ready, SourceAvailable, CaughtUp, Degraded.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// Position is the place in the source's history through which everything was settled.
+	// +optional
+	Position *Position `json:"position,omitempty"`
+	// Lag is how far the destination is behind.
+	// +optional
+	Lag *Lag `json:"lag,omitempty"`
+	// Counts over all kinds.
+	// +optional
+	Counts Counts `json:"counts,omitempty"`
+	// Kinds are the counts per kind, sorted by name.
+	// +optional
+	// +listType=map
+	// +listMapKey=kind
+	Kinds []KindCounts `json:"kinds,omitempty"`
+	// LastEvent is the newest change applied.
+	// +optional
+	LastEvent *LastEvent `json:"lastEvent,omitempty"`
+	// LastError is the newest failure.
+	// +optional
+	LastError *LastError `json:"lastError,omitempty"`
+}
+
+// Position is a place in a source's history.
+type Position struct {
+	Epoch    string `json:"epoch"`
+	Sequence int64  `json:"sequence"`
+}
+
+// Lag is how far the destination is behind the log.
+type Lag struct {
+	// Events in the log not settled yet.
+	Events int64 `json:"events"`
+	// Seconds is the age of the oldest of them; without any, the time since the source was last heard of in excess of its
+	// heartbeat interval.
+	Seconds int64 `json:"seconds"`
+}
+
+// Counts are numbers of objects.
+type Counts struct {
+	// Synced are copies here that are as the log says.
+	Synced int64 `json:"synced"`
+	// Pending are being applied or waiting for it.
+	Pending int64 `json:"pending"`
+	// Failed are being tried again after a failure.
+	Failed int64 `json:"failed"`
+	// Parked are in the dead letters.
+	Parked int64 `json:"parked"`
+}
+
+// KindCounts are the Counts of one kind.
+type KindCounts struct {
+	// Kind is "resource" or "group/resource".
+	Kind   string `json:"kind"`
+	Counts `json:",inline"`
+}
+
+// LastEvent is the newest change applied.
+type LastEvent struct {
+	// Object is "group/resource namespace/name", by its name at the source.
+	Object string `json:"object"`
+	// Action is Created, Configured, Deleted or Recreated.
+	Action string      `json:"action"`
+	Time   metav1.Time `json:"time"`
+}
+
+// LastError is the newest failure.
+type LastError struct {
+	Object  string      `json:"object,omitempty"`
+	Reason  string      `json:"reason"`
+	Message string      `json:"message"`
+	Time    metav1.Time `json:"time"`
+}
+
+// Replication keeps this cluster in step with namespaces of another.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=repl,categories=dr-syncer
+type Replication struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   ReplicationSpec   `json:"spec"`
+	Status ReplicationStatus `json:"status,omitempty"`
+}
+
+// ReplicationList is a list of Replications.
+//
+// +kubebuilder:object:root=true
+type ReplicationList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Replication `json:"items"`
+}

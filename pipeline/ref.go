@@ -1,0 +1,196 @@
+package pipeline
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// GroupResource names a kind of object the way the Kubernetes API paths do:
+// the API group (empty for the core group) and the plural resource.
+type GroupResource struct {
+	Group    string `json:"group,omitempty"`
+	Resource string `json:"resource"`
+}
+
+// String is "resource" for the core group and "group/resource" otherwise, the
+// form that configuration files use.
+func (g GroupResource) String() string {
+	if g.Group == "" {
+		return g.Resource
+	}
+	return g.Group + "/" + g.Resource
+}
+
+// Ref is the identity of one object and the unit of ordering: all Events of a
+// Ref are applied in the order of the history, Events of different Refs in any
+// order. Namespace is empty for cluster-scoped objects.
+type Ref struct {
+	Site      string
+	Group     string
+	Resource  string
+	Namespace string
+	Name      string
+}
+
+// GroupResource returns the kind of the object.
+func (r Ref) GroupResource() GroupResource {
+	return GroupResource{Group: r.Group, Resource: r.Resource}
+}
+
+// String is for people: "site group/resource namespace/name".
+func (r Ref) String() string {
+	name := r.Name
+	if r.Namespace != "" {
+		name = r.Namespace + "/" + r.Name
+	}
+	return r.Site + " " + r.GroupResource().String() + " " + name
+}
+
+// Compare orders Refs by site, kind, namespace and name.
+func (r Ref) Compare(o Ref) int {
+	return cmp.Or(
+		cmp.Compare(r.Site, o.Site),
+		cmp.Compare(r.Group, o.Group),
+		cmp.Compare(r.Resource, o.Resource),
+		cmp.Compare(r.Namespace, o.Namespace),
+		cmp.Compare(r.Name, o.Name),
+	)
+}
+
+// SubjectPrefix starts every subject of ours; its last token is the version of
+// the subject scheme.
+const SubjectPrefix = "drs.v1"
+
+// ErrSubject reports a subject that this package did not write.
+var ErrSubject = errors.New("not a DR-Syncer subject")
+
+// blank stands for an empty token: the core group or cluster scope. It can be
+// neither an escaped token, since "_" alone is escaped, nor a DNS label.
+const blank = "_"
+
+// Subject is the Ref's subject in the log: always eight tokens,
+// drs.v1.<site>.obj.<group>.<resource>.<namespace>.<name>, so that wildcards
+// and permissions by position work. See EscapeToken for what a token may hold.
+func (r Ref) Subject() string {
+	var b strings.Builder
+	b.Grow(len(SubjectPrefix) + len(r.Site) + len(r.Group) + len(r.Resource) + len(r.Namespace) + len(r.Name) + 24)
+	b.WriteString(SubjectPrefix)
+	b.WriteByte('.')
+	appendToken(&b, r.Site)
+	b.WriteString(".obj.")
+	appendToken(&b, r.Group)
+	b.WriteByte('.')
+	appendToken(&b, r.Resource)
+	b.WriteByte('.')
+	appendToken(&b, r.Namespace)
+	b.WriteByte('.')
+	appendToken(&b, r.Name)
+	return b.String()
+}
+
+// ParseRef is the inverse of Ref.Subject. It accepts only what Subject writes,
+// so that two subjects never name one Ref; anything else is ErrSubject.
+func ParseRef(subject string) (Ref, error) {
+	tokens := strings.Split(subject, ".")
+	if len(tokens) != 8 || tokens[0]+"."+tokens[1] != SubjectPrefix || tokens[3] != "obj" {
+		return Ref{}, fmt.Errorf("%w: %q", ErrSubject, subject)
+	}
+	var values [5]string
+	for i, n := range [...]int{2, 4, 5, 6, 7} {
+		v, err := UnescapeToken(tokens[n])
+		if err != nil {
+			return Ref{}, fmt.Errorf("%w: %q: %w", ErrSubject, subject, err)
+		}
+		values[i] = v
+	}
+	ref := Ref{Site: values[0], Group: values[1], Resource: values[2], Namespace: values[3], Name: values[4]}
+	if ref.Site == "" || ref.Resource == "" || ref.Name == "" {
+		return Ref{}, fmt.Errorf("%w: %q: site, resource and name must not be empty", ErrSubject, subject)
+	}
+	return ref, nil
+}
+
+// HeartbeatSubject is the subject of a site's heartbeats.
+func HeartbeatSubject(site string) string {
+	return SubjectPrefix + "." + EscapeToken(site) + ".mark.heartbeat"
+}
+
+// ObjectSubjects is the wildcard over all objects of a site, or of one kind of
+// it when kind is not nil.
+func ObjectSubjects(site string, kind *GroupResource) string {
+	s := SubjectPrefix + "." + EscapeToken(site) + ".obj."
+	if kind == nil {
+		return s + "*.*.*.*"
+	}
+	return s + EscapeToken(kind.Group) + "." + EscapeToken(kind.Resource) + ".*.*"
+}
+
+const upperHex = "0123456789ABCDEF"
+
+// EscapeToken makes any string one token of a subject, reversibly: letters,
+// digits, "-" and "_" stay, every other byte becomes =XX in upper-case hex, the
+// empty string is "_" and "_" itself is escaped. The escape sign is itself
+// escaped, so different strings never collide. The alphabet is also legal in
+// stream names and key-value keys.
+func EscapeToken(s string) string {
+	var b strings.Builder
+	appendToken(&b, s)
+	return b.String()
+}
+
+func appendToken(b *strings.Builder, s string) {
+	switch s {
+	case "":
+		b.WriteString(blank)
+		return
+	case blank:
+		b.WriteString("=5F")
+		return
+	}
+	for i := range len(s) {
+		c := s[i]
+		if plain(c) {
+			b.WriteByte(c)
+			continue
+		}
+		b.WriteByte('=')
+		b.WriteByte(upperHex[c>>4])
+		b.WriteByte(upperHex[c&15])
+	}
+}
+
+func plain(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
+}
+
+// UnescapeToken is the inverse of EscapeToken. It refuses every token that
+// EscapeToken would not have written.
+func UnescapeToken(token string) (string, error) {
+	if token == blank {
+		return "", nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(token); i++ {
+		c := token[i]
+		if c != '=' {
+			b.WriteByte(c)
+			continue
+		}
+		if i+2 >= len(token) {
+			return "", errors.New("escape cut short")
+		}
+		hi, lo := strings.IndexByte(upperHex, token[i+1]), strings.IndexByte(upperHex, token[i+2])
+		if hi < 0 || lo < 0 {
+			return "", errors.New("escape is not upper-case hex")
+		}
+		b.WriteByte(byte(hi<<4 | lo))
+		i += 2
+	}
+	s := b.String()
+	if EscapeToken(s) != token {
+		return "", errors.New("token is not in its only form")
+	}
+	return s, nil
+}

@@ -1,0 +1,32 @@
+package telemetry
+
+// Keys of log records and span attributes: one word for one thing, everywhere.
+const (
+	KeySite        = "site"
+	KeyKind        = "kind" // "resource" or "group/resource"
+	KeyNamespace   = "namespace"
+	KeyName        = "name"
+	KeyUID         = "uid"
+	KeyVersion     = "version" // resourceVersion at the source
+	KeyOp          = "op"
+	KeyEpoch       = "epoch"
+	KeySequence    = "sequence"
+	KeyReplication = "replication" // namespace/name
+	KeyReason      = "reason"
+	KeyAttempt     = "attempt"
+	KeyResult      = "result"
+	KeyCount       = "count"
+	KeyDuration    = "duration"
+	KeyError       = "error"
+	KeyURL         = "url"
+	KeyPath        = "path"
+)
+
+// Names of spans: the steps of one change.
+const (
+	SpanCollect   = "collect"   // observed at the source, until it is durable
+	SpanPublish   = "publish"   // one batch written to the log
+	SpanConsume   = "consume"   // taken from the log, until it is settled
+	SpanTransform = "transform" // rules
+	SpanApply     = "apply"     // one attempt at the destination
+)

@@ -1,0 +1,63 @@
+package telemetry
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+)
+
+const tracerName = "github.com/dr-syncer/dr-syncer"
+
+// TraceContext carries a W3C trace context (traceparent and tracestate). The
+// zero value means that the change is not traced.
+type TraceContext struct {
+	Parent string
+	State  string
+}
+
+// Span is one timed step of a change.
+type Span struct{ span trace.Span }
+
+// StartSpan begins a span under the one in ctx. parents beyond it (events that
+// were coalesced into this one) become links.
+func StartSpan(ctx context.Context, name string, attrs []attribute.KeyValue, links ...TraceContext) (context.Context, Span) {
+	opts := []trace.SpanStartOption{trace.WithAttributes(attrs...)}
+	for _, l := range links {
+		if sc := trace.SpanContextFromContext(Extract(context.Background(), l)); sc.IsValid() {
+			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: sc}))
+		}
+	}
+	ctx, span := otel.Tracer(tracerName).Start(ctx, name, opts...)
+	return ctx, Span{span}
+}
+
+// End ends the span, with err's text when it failed.
+func (s Span) End(err error, attrs ...attribute.KeyValue) {
+	s.span.SetAttributes(attrs...)
+	if err != nil {
+		s.span.RecordError(err)
+		s.span.SetStatus(codes.Error, err.Error())
+	}
+	s.span.End()
+}
+
+var propagator = propagation.TraceContext{}
+
+// Inject returns the trace context of ctx, to travel with an Event.
+func Inject(ctx context.Context) TraceContext {
+	carrier := propagation.MapCarrier{}
+	propagator.Inject(ctx, carrier)
+	return TraceContext{Parent: carrier["traceparent"], State: carrier["tracestate"]}
+}
+
+// Extract continues the trace that an Event carries.
+func Extract(ctx context.Context, t TraceContext) context.Context {
+	if t.Parent == "" {
+		return ctx
+	}
+	return propagator.Extract(ctx, propagation.MapCarrier{"traceparent": t.Parent, "tracestate": t.State})
+}
