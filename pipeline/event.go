@@ -28,6 +28,39 @@ const (
 	OpHeartbeat
 )
 
+// opNames are the operations as the wire and users see them.
+var opNames = [...]string{OpPut: "put", OpDelete: "delete", OpRelease: "release", OpHeartbeat: "heartbeat"}
+
+// String is the operation's name.
+func (o Op) String() string {
+	if o < OpPut || o > OpHeartbeat {
+		return fmt.Sprintf("Op(%d)", uint8(o))
+	}
+	return opNames[o]
+}
+
+// MarshalText writes the operation by its name.
+func (o Op) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (o *Op) UnmarshalText(text []byte) error {
+	op, err := parseOp(string(text))
+	if err != nil {
+		return err
+	}
+	*o = op
+	return nil
+}
+
+func parseOp(s string) (Op, error) {
+	for op := OpPut; op <= OpHeartbeat; op++ {
+		if opNames[op] == s {
+			return op, nil
+		}
+	}
+	return 0, fmt.Errorf("unknown operation %q", s)
+}
+
 // Evidence says how a tombstone's deletion is known. There is no other way to
 // know it: a missing object alone is never a deletion.
 type Evidence uint8
@@ -44,6 +77,26 @@ const (
 	// version not before the last recorded one, from the same source.
 	EvidenceSweep
 )
+
+// evidenceNames are the kinds of evidence as the wire and users see them.
+var evidenceNames = [...]string{EvidenceNone: "", EvidenceWatch: "watch", EvidenceReplaced: "replaced", EvidenceSweep: "sweep"}
+
+// String is the evidence's name, empty for none.
+func (v Evidence) String() string {
+	if v > EvidenceSweep {
+		return fmt.Sprintf("Evidence(%d)", uint8(v))
+	}
+	return evidenceNames[v]
+}
+
+func parseEvidence(s string) (Evidence, error) {
+	for v := EvidenceNone; v <= EvidenceSweep; v++ {
+		if evidenceNames[v] == s {
+			return v, nil
+		}
+	}
+	return EvidenceNone, fmt.Errorf("unknown evidence %q", s)
+}
 
 // Digest is a hash of an object's cleaned body; two bodies with one digest are
 // taken to be equal. It is a truncated SHA-256: 128 bits, no collisions by
@@ -92,7 +145,7 @@ type Event struct {
 	Observed time.Time
 	// Manager is the field manager that changed the object last, if known.
 	Manager string
-	// Digest is DigestOf(Body) for a put, else zero.
+	// Digest is DigestOf(Body) for a put and a heartbeat, else zero.
 	Digest Digest
 	// Body is the cleaned object as JSON. It is nil unless Op is OpPut or
 	// OpHeartbeat, and where only headers were asked for.

@@ -114,8 +114,10 @@ func ParseRef(subject string) (Ref, error) {
 
 // HeartbeatSubject is the subject of a site's heartbeats.
 func HeartbeatSubject(site string) string {
-	return SubjectPrefix + "." + EscapeToken(site) + ".mark.heartbeat"
+	return SubjectPrefix + "." + EscapeToken(site) + heartbeatSuffix
 }
+
+const heartbeatSuffix = ".mark.heartbeat"
 
 // ObjectSubjects is the wildcard over all objects of a site, or of one kind of
 // it when kind is not nil.

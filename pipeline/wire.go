@@ -1,0 +1,439 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// Message is an Event as it travels: CloudEvents 1.0 in binary mode with
+// headers of our own beside, so that any CloudEvents consumer can read the log.
+type Message struct {
+	Subject string
+	// Header keys stand exactly as written, without canonicalization.
+	Header map[string][]string
+	// Data is the body, compressed if the header says so.
+	Data []byte
+}
+
+// Headers of a Message. HeaderID is the same whenever the same Event is
+// encoded, so that a log may use it to tell a repetition.
+const (
+	HeaderSpecVersion = "ce-specversion"
+	HeaderID          = "ce-id"
+	HeaderSource      = "ce-source"
+	HeaderType        = "ce-type"
+	HeaderSubject     = "ce-subject"
+	HeaderTime        = "ce-time"
+
+	HeaderContentType     = "content-type"
+	HeaderContentEncoding = "content-encoding"
+
+	HeaderUID        = "Drs-Uid"
+	HeaderVersion    = "Drs-Version"
+	HeaderAPIVersion = "Drs-Api-Version"
+	HeaderKind       = "Drs-Kind"
+	HeaderEvidence   = "Drs-Evidence"
+	HeaderManager    = "Drs-Manager"
+	HeaderDigest     = "Drs-Digest"
+
+	HeaderTraceParent = "traceparent"
+	HeaderTraceState  = "tracestate"
+)
+
+const (
+	specVersion     = "1.0"
+	typePrefix      = "io.dr-syncer."
+	sourcePrefix    = "/sites/"
+	contentTypeJSON = "application/json"
+
+	// maxHeaderValue bounds every header that is read, in bytes.
+	maxHeaderValue = 4 << 10
+	// maxSubject bounds subjects, in bytes: a NATS protocol line has 4 KiB.
+	maxSubject = 3 << 10
+	// maxTrace bounds the trace headers: W3C asks for 512 characters of state.
+	maxTrace = 1 << 10
+)
+
+// Encode writes e in the wire form. It refuses an Event that Decode would not
+// take back: an unknown Op, missing identity, evidence where none belongs, a
+// digest that is not the body's. A body above MaxBody is ErrTooLarge.
+func Encode(e Event) (Message, error) {
+	if err := check(e); err != nil {
+		return Message{}, fmt.Errorf("encode event of %s: %w", e.Ref, err)
+	}
+	if len(e.Body) > 0 && DigestOf(e.Body) != e.Digest {
+		return Message{}, fmt.Errorf("encode event of %s: digest is not that of the body", e.Ref)
+	}
+	observed, err := e.Observed.UTC().MarshalText()
+	if err != nil {
+		return Message{}, fmt.Errorf("encode event of %s: observed: %w", e.Ref, err)
+	}
+	m := Message{Subject: subjectOf(e), Header: make(map[string][]string, 16)}
+	if len(m.Subject) > maxSubject {
+		return Message{}, fmt.Errorf("encode event of %s: subject has %d bytes: %w", e.Ref, len(m.Subject), ErrTooLarge)
+	}
+	set := func(key, value string) {
+		if value != "" {
+			m.Header[key] = []string{value}
+		}
+	}
+	set(HeaderSpecVersion, specVersion)
+	set(HeaderID, percentEncode(messageID(e)))
+	set(HeaderSource, sourcePrefix+EscapeToken(e.Ref.Site))
+	set(HeaderType, typePrefix+e.Op.String())
+	set(HeaderSubject, percentEncode(ceSubject(e)))
+	set(HeaderTime, string(observed))
+	for _, f := range textFields(&e) {
+		set(f.header, percentEncode(*f.value))
+	}
+	if e.Op == OpDelete {
+		set(HeaderEvidence, e.Evidence.String())
+	}
+	if traceable(e.Trace.Parent) {
+		set(HeaderTraceParent, e.Trace.Parent)
+		if traceable(e.Trace.State) {
+			set(HeaderTraceState, e.Trace.State)
+		}
+	}
+	if len(e.Body) > 0 {
+		set(HeaderDigest, e.Digest.String())
+		set(HeaderContentType, contentTypeJSON)
+		var encoding string
+		m.Data, encoding = deflate(e.Body)
+		set(HeaderContentEncoding, encoding)
+	}
+	for key, values := range m.Header {
+		if len(values[0]) > maxHeaderValue {
+			return Message{}, fmt.Errorf("encode event of %s: %s has %d bytes: %w", e.Ref, key, len(values[0]), ErrTooLarge)
+		}
+	}
+	return m, nil
+}
+
+// Decode reads a message that Encode wrote. Whatever else it is handed, it
+// returns an error that wraps ErrForeign, after bounded work and memory. The
+// Event may share m's Data.
+func Decode(m Message) (Event, error) {
+	e, err := decodeHeaders(m)
+	if err != nil {
+		return Event{}, foreign(m, err)
+	}
+	if e.Op != OpPut && e.Op != OpHeartbeat {
+		if len(m.Data) > 0 {
+			return Event{}, foreign(m, fmt.Errorf("a %s has no body, this one has %d bytes", e.Op, len(m.Data)))
+		}
+		return e, nil
+	}
+	encoding, err := header(m, HeaderContentEncoding)
+	if err != nil {
+		return Event{}, foreign(m, err)
+	}
+	if e.Body, err = inflate(m.Data, encoding); err != nil {
+		return Event{}, foreign(m, err)
+	}
+	if len(e.Body) == 0 {
+		return Event{}, foreign(m, errors.New("the body is missing"))
+	}
+	if DigestOf(e.Body) != e.Digest {
+		return Event{}, foreign(m, errors.New("the body does not match its digest"))
+	}
+	return e, nil
+}
+
+// DecodeHeaders is Decode for messages that were read without their data: Body
+// stays nil and m.Data is not looked at.
+func DecodeHeaders(m Message) (Event, error) {
+	e, err := decodeHeaders(m)
+	if err != nil {
+		return Event{}, foreign(m, err)
+	}
+	return e, nil
+}
+
+func foreign(m Message, err error) error {
+	const enough = 256
+	subject := m.Subject
+	if len(subject) > enough {
+		subject = subject[:enough] + "..."
+	}
+	return fmt.Errorf("%w: message on %q: %w", ErrForeign, subject, err)
+}
+
+// check refuses events that are not well formed.
+func check(e Event) error {
+	switch e.Op {
+	case OpPut, OpHeartbeat:
+		if len(e.Body) == 0 {
+			return errors.New("the body is missing")
+		}
+		if len(e.Body) > MaxBody {
+			return fmt.Errorf("the body has %d bytes: %w", len(e.Body), ErrTooLarge)
+		}
+	case OpDelete, OpRelease:
+		if len(e.Body) > 0 || e.Digest != (Digest{}) {
+			return fmt.Errorf("a %s has neither body nor digest", e.Op)
+		}
+	default:
+		return fmt.Errorf("unknown operation %s", e.Op)
+	}
+	return checkHeaders(e)
+}
+
+// checkHeaders is the part of check that needs no body.
+func checkHeaders(e Event) error {
+	if known := e.Evidence >= EvidenceWatch && e.Evidence <= EvidenceSweep; known != (e.Op == OpDelete) || e.Evidence > EvidenceSweep {
+		return fmt.Errorf("evidence %q does not go with a %s", e.Evidence, e.Op)
+	}
+	if e.Ref.Site == "" {
+		return errors.New("the site is missing")
+	}
+	if e.Op == OpHeartbeat {
+		if e.Ref != (Ref{Site: e.Ref.Site}) {
+			return errors.New("a heartbeat names no object")
+		}
+		if e.UID != "" || e.Version != "" || e.APIVersion != "" || e.Kind != "" || e.Manager != "" {
+			return errors.New("a heartbeat describes no object")
+		}
+		return nil
+	}
+	switch {
+	case e.Ref.Resource == "" || e.Ref.Name == "":
+		return errors.New("resource and name must not be empty")
+	case e.UID == "":
+		return errors.New("the UID is missing")
+	case e.Version == "":
+		return errors.New("the resource version is missing")
+	case e.Op == OpPut && (e.APIVersion == "" || e.Kind == ""):
+		return errors.New("API version and kind of the body are missing")
+	}
+	return nil
+}
+
+// textField is a header that holds a string of the Event.
+type textField struct {
+	header string
+	value  *string
+}
+
+func textFields(e *Event) [5]textField {
+	return [...]textField{
+		{HeaderUID, &e.UID},
+		{HeaderVersion, &e.Version},
+		{HeaderAPIVersion, &e.APIVersion},
+		{HeaderKind, &e.Kind},
+		{HeaderManager, &e.Manager},
+	}
+}
+
+func decodeHeaders(m Message) (Event, error) {
+	var e Event
+	var err error
+	if e.Ref, e.Op, err = parseSubject(m.Subject); err != nil {
+		return e, err
+	}
+	must := func(key string) string {
+		v, herr := header(m, key)
+		if err == nil && herr != nil {
+			err = herr
+		}
+		return v
+	}
+	spec, source, kind, subject := must(HeaderSpecVersion), must(HeaderSource), must(HeaderType), must(HeaderSubject)
+	id, observed, evidence, digest := must(HeaderID), must(HeaderTime), must(HeaderEvidence), must(HeaderDigest)
+	for _, f := range textFields(&e) {
+		if *f.value = must(f.header); err == nil {
+			*f.value, err = percentDecode(*f.value)
+		}
+		if err != nil {
+			return e, fmt.Errorf("header %s: %w", f.header, err)
+		}
+	}
+	if err != nil {
+		return e, err
+	}
+	op, err := parseOp(strings.TrimPrefix(kind, typePrefix))
+	if err != nil || !strings.HasPrefix(kind, typePrefix) {
+		return e, fmt.Errorf("unknown type %q", kind)
+	}
+	if (op == OpHeartbeat) != (e.Op == OpHeartbeat) {
+		return e, fmt.Errorf("a %s has no place on this subject", op)
+	}
+	e.Op = op
+	if e.Evidence, err = parseEvidence(evidence); err != nil {
+		return e, err
+	}
+	if err := e.Observed.UnmarshalText([]byte(observed)); err != nil {
+		return e, fmt.Errorf("header %s: %w", HeaderTime, err)
+	}
+	e.Observed = e.Observed.UTC()
+	hasBody := op == OpPut || op == OpHeartbeat
+	if hasBody != (digest != "") {
+		return e, fmt.Errorf("digest %q does not go with a %s", digest, op)
+	}
+	if hasBody {
+		if e.Digest, err = ParseDigest(digest); err != nil {
+			return e, err
+		}
+		if ct := must(HeaderContentType); err != nil || ct != contentTypeJSON {
+			return e, fmt.Errorf("unknown content type %q", ct)
+		}
+	}
+	if err := checkHeaders(e); err != nil {
+		return e, err
+	}
+	switch {
+	case spec != specVersion:
+		return e, fmt.Errorf("unknown CloudEvents version %q", spec)
+	case source != sourcePrefix+EscapeToken(e.Ref.Site):
+		return e, fmt.Errorf("source %q does not match the subject", source)
+	case subject != percentEncode(ceSubject(e)):
+		return e, fmt.Errorf("header %s %q does not match the subject", HeaderSubject, subject)
+	case id != percentEncode(messageID(e)):
+		return e, fmt.Errorf("id %q does not match the event", id)
+	}
+	e.Trace = trace(m)
+	return e, nil
+}
+
+// trace reads the trace headers. A broken trace is no trace: it never makes an
+// event unreadable.
+func trace(m Message) telemetry.TraceContext {
+	parent, err := header(m, HeaderTraceParent)
+	if err != nil || !traceable(parent) {
+		return telemetry.TraceContext{}
+	}
+	t := telemetry.TraceContext{Parent: parent}
+	if state, err := header(m, HeaderTraceState); err == nil && traceable(state) {
+		t.State = state
+	}
+	return t
+}
+
+// traceable reports whether s can be a trace header as it is.
+func traceable(s string) bool {
+	if s == "" || len(s) > maxTrace || s[0] == ' ' || s[len(s)-1] == ' ' {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// header returns the only value of a header, or "".
+func header(m Message, key string) (string, error) {
+	values := m.Header[key]
+	switch {
+	case len(values) == 0:
+		return "", nil
+	case len(values) > 1:
+		return "", fmt.Errorf("header %s has %d values", key, len(values))
+	case len(values[0]) > maxHeaderValue:
+		return "", fmt.Errorf("header %s has %d bytes", key, len(values[0]))
+	}
+	return values[0], nil
+}
+
+func subjectOf(e Event) string {
+	if e.Op == OpHeartbeat {
+		return HeartbeatSubject(e.Ref.Site)
+	}
+	return e.Ref.Subject()
+}
+
+// parseSubject tells whose subject it is; the Op is OpHeartbeat on a
+// heartbeat's subject and zero on an object's.
+func parseSubject(subject string) (Ref, Op, error) {
+	if len(subject) > maxSubject {
+		return Ref{}, 0, fmt.Errorf("%w: it has %d bytes", ErrSubject, len(subject))
+	}
+	if rest, ok := strings.CutPrefix(subject, SubjectPrefix+"."); ok {
+		if token, ok := strings.CutSuffix(rest, heartbeatSuffix); ok && !strings.Contains(token, ".") {
+			site, err := UnescapeToken(token)
+			if err != nil || site == "" {
+				return Ref{}, 0, fmt.Errorf("%w: %q", ErrSubject, subject)
+			}
+			return Ref{Site: site}, OpHeartbeat, nil
+		}
+	}
+	ref, err := ParseRef(subject)
+	return ref, 0, err
+}
+
+// messageID names the Event among all events of its source.
+func messageID(e Event) string {
+	if e.Op == OpHeartbeat {
+		return e.Ref.Site + "/" + e.Observed.UTC().Format(time.RFC3339Nano)
+	}
+	return e.UID + "/" + e.Version + "/" + e.Op.String()
+}
+
+// ceSubject is the CloudEvents subject: the object as people write it.
+func ceSubject(e Event) string {
+	if e.Op == OpHeartbeat {
+		return e.Op.String()
+	}
+	s := e.Ref.GroupResource().String() + "/"
+	if e.Ref.Namespace != "" {
+		s += e.Ref.Namespace + "/"
+	}
+	return s + e.Ref.Name
+}
+
+// percentEncode makes any string a header value the way the CloudEvents
+// bindings ask for: bytes outside printable ASCII, space, '"' and '%' become %XX.
+func percentEncode(s string) string {
+	n := 0
+	for i := range len(s) {
+		if mustPercent(s[i]) {
+			n++
+		}
+	}
+	if n == 0 {
+		return s
+	}
+	b := make([]byte, 0, len(s)+2*n)
+	for i := range len(s) {
+		if c := s[i]; mustPercent(c) {
+			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+func mustPercent(c byte) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '%' }
+
+// percentDecode is the inverse of percentEncode and takes only what that writes.
+func percentDecode(s string) (string, error) {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x7f || mustPercent(byte(r)) }) {
+		return s, nil
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			b = append(b, s[i])
+			continue
+		}
+		if i+2 >= len(s) {
+			return "", errors.New("escape cut short")
+		}
+		hi, lo := strings.IndexByte(upperHex, s[i+1]), strings.IndexByte(upperHex, s[i+2])
+		if hi < 0 || lo < 0 {
+			return "", errors.New("escape is not upper-case hex")
+		}
+		b = append(b, byte(hi<<4|lo))
+		i += 2
+	}
+	if percentEncode(string(b)) != s {
+		return "", errors.New("value is not in its only form")
+	}
+	return string(b), nil
+}
