@@ -20,6 +20,13 @@ const (
 	KeyError       = "error"
 	KeyURL         = "url"
 	KeyPath        = "path"
+	KeyState       = "state" // of objects: synced, pending, failed, parked
+	KeyUnit        = "unit"  // part of a program that starts and stops
+	KeyAddress     = "address"
+	KeySignal      = "signal"
+	KeyPhase       = "phase"
+	KeyTraceID     = "trace_id"
+	KeySpanID      = "span_id"
 )
 
 // Names of spans: the steps of one change.

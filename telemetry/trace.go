@@ -4,13 +4,13 @@ import (
 	"context"
 
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 )
 
-const tracerName = "github.com/dr-syncer/dr-syncer"
+// scopeName is the instrumentation scope of all spans and metrics.
+const scopeName = "github.com/dr-syncer/dr-syncer"
 
 // TraceContext carries a W3C trace context (traceparent and tracestate). The
 // zero value means that the change is not traced.
@@ -24,19 +24,19 @@ type Span struct{ span trace.Span }
 
 // StartSpan begins a span under the one in ctx. parents beyond it (events that
 // were coalesced into this one) become links.
-func StartSpan(ctx context.Context, name string, attrs []attribute.KeyValue, links ...TraceContext) (context.Context, Span) {
+func StartSpan(ctx context.Context, name string, attrs []Attr, links ...TraceContext) (context.Context, Span) {
 	opts := []trace.SpanStartOption{trace.WithAttributes(attrs...)}
 	for _, l := range links {
 		if sc := trace.SpanContextFromContext(Extract(context.Background(), l)); sc.IsValid() {
 			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: sc}))
 		}
 	}
-	ctx, span := otel.Tracer(tracerName).Start(ctx, name, opts...)
+	ctx, span := otel.Tracer(scopeName).Start(ctx, name, opts...)
 	return ctx, Span{span}
 }
 
 // End ends the span, with err's text when it failed.
-func (s Span) End(err error, attrs ...attribute.KeyValue) {
+func (s Span) End(err error, attrs ...Attr) {
 	s.span.SetAttributes(attrs...)
 	if err != nil {
 		s.span.RecordError(err)

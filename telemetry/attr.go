@@ -1,0 +1,18 @@
+package telemetry
+
+import "go.opentelemetry.io/otel/attribute"
+
+// Attr is one attribute of a span or a metric sample.
+type Attr = attribute.KeyValue
+
+// String makes an attribute with a text value.
+func String(key, value string) Attr { return attribute.String(key, value) }
+
+// Int makes an attribute with a whole number.
+func Int(key string, n int) Attr { return attribute.Int(key, n) }
+
+// Int64 makes an attribute with a whole number.
+func Int64(key string, n int64) Attr { return attribute.Int64(key, n) }
+
+// Bool makes an attribute with a truth value.
+func Bool(key string, b bool) Attr { return attribute.Bool(key, b) }
