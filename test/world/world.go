@@ -1,0 +1,183 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/dr-syncer/dr-syncer/kube/kubetest"
+)
+
+// Options say what to build the stage from.
+type Options struct {
+	// Dir holds everything: clusters' data, logs, the store of the log.
+	Dir string
+	// Bin is the directory of the product's binaries.
+	Bin string
+	// ExternalLog, if not empty, is a nats-server binary to run as a third process
+	// instead of the server embedded in the applier.
+	ExternalLog string
+	// Controllers runs a controller manager in both clusters.
+	Controllers bool
+	// CollectorConfig, if not empty, is the collector's configuration (YAML).
+	CollectorConfig string
+	// CollectorArgs and ApplierArgs are added to the command lines.
+	CollectorArgs, ApplierArgs []string
+}
+
+// World is two clusters and the product between them.
+type World struct {
+	Prod, DR           *kubetest.Cluster
+	Collector, Applier *Process
+	// Log is the external server; nil when the log is embedded.
+	Log *Process
+	// NATS is the address of the log.
+	NATS string
+	// CollectorURL and ApplierURL are the side ports (/readyz, /metrics).
+	CollectorURL, ApplierURL string
+}
+
+// Site is the name of the source in a World.
+const Site = "prod"
+
+// New starts both clusters, installs the CRDs in the destination and prepares
+// the product's processes without starting them.
+func New(ctx context.Context, o Options) (*World, error) {
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	if o.Bin == "" {
+		o.Bin = filepath.Join(root, "bin")
+	}
+	for _, b := range []string{"collector", "applier"} {
+		if _, err := os.Stat(filepath.Join(o.Bin, b)); err != nil {
+			return nil, fmt.Errorf("find the %s: %w; run `make build` first", b, err)
+		}
+	}
+	w := &World{}
+	for name, c := range map[string]**kubetest.Cluster{"prod": &w.Prod, "dr": &w.DR} {
+		if *c, err = kubetest.Launch(ctx, kubetest.Config{Dir: filepath.Join(o.Dir, name), Controllers: o.Controllers}); err != nil {
+			w.Close()
+			return nil, fmt.Errorf("start cluster %q: %w", name, err)
+		}
+	}
+	if out, err := w.DR.Kubectl("apply", "--server-side", "-f", filepath.Join(root, "charts", "dr-syncer", "crds")); err != nil {
+		w.Close()
+		return nil, fmt.Errorf("install the custom resources: %w\n%s", err, out)
+	}
+	ports, err := FreePorts(3)
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	w.NATS = fmt.Sprintf("nats://127.0.0.1:%d", ports[0])
+	w.CollectorURL = fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+	w.ApplierURL = fmt.Sprintf("http://127.0.0.1:%d", ports[2])
+	w.Collector = &Process{
+		Name: "collector", Path: filepath.Join(o.Bin, "collector"), Log: filepath.Join(o.Dir, "collector.log"), Ready: w.CollectorURL + "/readyz",
+		Args: append([]string{
+			"--site", Site, "--kubeconfig", w.Prod.Kubeconfig(), "--nats-url", w.NATS,
+			"--listen", fmt.Sprintf("127.0.0.1:%d", ports[1]), "--leader-elect=false",
+		}, o.CollectorArgs...),
+	}
+	if o.CollectorConfig != "" {
+		path := filepath.Join(o.Dir, "collector.yaml")
+		if err := os.WriteFile(path, []byte(o.CollectorConfig), 0o600); err != nil {
+			w.Close()
+			return nil, fmt.Errorf("write the collector's configuration: %w", err)
+		}
+		w.Collector.Args = append(w.Collector.Args, "--config", path)
+	}
+	args := []string{"--kubeconfig", w.DR.Kubeconfig(), "--listen", fmt.Sprintf("127.0.0.1:%d", ports[2]), "--leader-elect=false"}
+	store := filepath.Join(o.Dir, "log")
+	if o.ExternalLog != "" {
+		w.Log, err = externalLog(o, store, ports[0])
+		if err != nil {
+			w.Close()
+			return nil, err
+		}
+		args = append(args, "--nats-url", w.NATS)
+	} else {
+		args = append(args, "--store-dir", store, "--nats-listen", fmt.Sprintf("127.0.0.1:%d", ports[0]))
+	}
+	w.Applier = &Process{
+		Name: "applier", Path: filepath.Join(o.Bin, "applier"), Log: filepath.Join(o.Dir, "applier.log"), Ready: w.ApplierURL + "/readyz",
+		Args: append(args, o.ApplierArgs...),
+	}
+	return w, nil
+}
+
+func externalLog(o Options, store string, port int) (*Process, error) {
+	path := filepath.Join(o.Dir, "nats.conf")
+	monitor, err := FreePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	conf := fmt.Sprintf("listen: \"127.0.0.1:%d\"\nhttp: \"127.0.0.1:%d\"\nmax_payload: 8MB\njetstream { store_dir: %q, sync_interval: always }\n", port, monitor[0], store)
+	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
+		return nil, fmt.Errorf("write the server's configuration: %w", err)
+	}
+	return &Process{
+		Name: "nats-server", Path: o.ExternalLog, Args: []string{"-c", path}, Log: filepath.Join(o.Dir, "nats.log"),
+		Ready: fmt.Sprintf("http://127.0.0.1:%d/healthz", monitor[0]),
+	}, nil
+}
+
+// Start starts the product: log, applier, collector.
+func (w *World) Start(ctx context.Context) error {
+	for _, p := range []*Process{w.Log, w.Applier, w.Collector} {
+		if p == nil {
+			continue
+		}
+		if err := p.Start(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close ends everything that runs. It may be called again and on a World half made.
+func (w *World) Close() {
+	for _, p := range []*Process{w.Collector, w.Applier, w.Log} {
+		if p == nil {
+			continue
+		}
+		p.Thaw()
+		if p.Stop(15*time.Second) != nil {
+			p.Kill()
+		}
+	}
+	for _, c := range []*kubetest.Cluster{w.Prod, w.DR} {
+		if c != nil {
+			c.Stop()
+		}
+	}
+}
+
+// Root is the directory of the module's go.mod.
+func Root() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module's root: %w", err)
+	}
+	return filepath.Dir(string(out)), nil
+}
+
+// FreePorts returns n TCP ports of the loopback address that nobody listens on now.
+func FreePorts(n int) ([]int, error) {
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close()
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return ports, nil
+}
