@@ -134,8 +134,7 @@ func list(t *testing.T) []listed {
 	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Name,Doc,GoFiles,Imports,TestImports,XTestImports", "./...")
 	out, err := cmd.Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			t.Fatalf("list packages: %v: %s", err, exit.Stderr)
 		}
 		t.Fatalf("list packages: %v", err)
