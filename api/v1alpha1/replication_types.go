@@ -5,6 +5,8 @@ import (
 )
 
 // ReplicationSpec is the wish: this source, these objects, into here, in this way.
+//
+// +kubebuilder:validation:XValidation:rule="self.source.site == oldSelf.source.site",message="a Replication keeps its source for life, because its copies are marked with it: make another Replication for another site",fieldPath=".source.site"
 type ReplicationSpec struct {
 	// Source is the cluster to replicate from.
 	Source Source `json:"source"`
@@ -18,9 +20,17 @@ type ReplicationSpec struct {
 	// everything collected.
 	// +optional
 	// +kubebuilder:default={"*"}
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:XValidation:rule="size(self) > 0",message="list at least one kind, or leave kinds out for everything collected"
+	// +kubebuilder:validation:items:MaxLength=317
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/|[*]/)?([a-z]([a-z0-9-]*[a-z0-9])?|[*])$')",message="write a kind as resource (core group) or group/resource, by its plural lower-case name, for example configmaps or apps/deployments; * stands for any"
 	Kinds []string `json:"kinds,omitempty"`
 	// ExcludeKinds takes kinds out again, in the same form.
 	// +optional
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:XValidation:rule="!self.exists(k, k == '*' || k == '*/*')",message="excluding every kind leaves nothing to replicate: set paused instead"
+	// +kubebuilder:validation:items:MaxLength=317
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/|[*]/)?([a-z]([a-z0-9-]*[a-z0-9])?|[*])$')",message="write a kind as resource (core group) or group/resource, by its plural lower-case name, for example configmaps or apps/deployments; * stands for any"
 	ExcludeKinds []string `json:"excludeKinds,omitempty"`
 	// LabelSelector keeps only objects that match. Namespaces themselves are not filtered by it.
 	// +optional
@@ -56,6 +66,8 @@ type ReplicationSpec struct {
 	// Workers is how many objects are applied at the same time.
 	// +optional
 	// +kubebuilder:default=16
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=256
 	Workers int32 `json:"workers,omitempty"`
 	// Retry says how failing objects are tried again before they are parked.
 	// +optional
@@ -65,6 +77,8 @@ type ReplicationSpec struct {
 // Source names a source.
 type Source struct {
 	// Site is the name its collector was given with --site.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",message="a site's name is made of lower-case letters, digits and -, and begins and ends with a letter or digit"
 	Site string `json:"site"`
 }
 
@@ -72,9 +86,15 @@ type Source struct {
 type NamespaceSelector struct {
 	// Names are names or globs ("*" any run of characters, "?" one character).
 	// +optional
+	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[a-z0-9*?-]+$')",message="a namespace is named with lower-case letters, digits and -, and the wildcards * and ?"
 	Names []string `json:"names,omitempty"`
 	// Exclude are names or globs that are not selected whatever else matches.
 	// +optional
+	// +kubebuilder:validation:MaxItems=1024
+	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[a-z0-9*?-]+$')",message="a namespace is named with lower-case letters, digits and -, and the wildcards * and ?"
 	Exclude []string `json:"exclude,omitempty"`
 	// LabelSelector matches the labels of the source's Namespace objects.
 	// +optional
@@ -82,15 +102,27 @@ type NamespaceSelector struct {
 }
 
 // NamespaceMapping gives namespaces other names at the destination. Names wins over Prefix and Suffix.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.prefix) ? size(self.prefix) : 0) + (has(self.suffix) ? size(self.suffix) : 0) < 63",message="prefix and suffix together leave no room for a name: a namespace has at most 63 characters"
 type NamespaceMapping struct {
 	// Names maps a source name to a destination name.
 	// +optional
+	// +kubebuilder:validation:MaxProperties=256
+	// +kubebuilder:validation:XValidation:rule="self.all(n, size(n) < 64 && n.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))",message="a source namespace is named exactly, with at most 63 lower-case letters, digits and -: wildcards cannot be mapped to one name"
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.all(b, a == b || self[a] != self[b]))",message="two source namespaces must not be mapped to one: their objects would overwrite each other"
+	// +kubebuilder:validation:XValidation:rule="self.all(n, size(self[n]) < 64 && self[n].matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))",message="a destination namespace is named with at most 63 lower-case letters, digits and -, and begins and ends with a letter or digit"
+	// +kubebuilder:validation:XValidation:rule="self.all(n, !self[n].startsWith('kube-'))",message="namespaces that begin with kube- belong to Kubernetes and cannot be a destination"
 	Names map[string]string `json:"names,omitempty"`
 	// Prefix is put before the other names.
 	// +optional
+	// +kubebuilder:validation:MaxLength=62
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9][a-z0-9-]*$')",message="a prefix is made of lower-case letters, digits and -, and begins with a letter or digit"
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('kube-')",message="namespaces that begin with kube- belong to Kubernetes and cannot be a destination"
 	Prefix string `json:"prefix,omitempty"`
 	// Suffix is put behind the other names.
 	// +optional
+	// +kubebuilder:validation:MaxLength=62
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9-]*[a-z0-9]$')",message="a suffix is made of lower-case letters, digits and -, and ends with a letter or digit"
 	Suffix string `json:"suffix,omitempty"`
 }
 
@@ -156,22 +188,30 @@ type ImmutablePolicy struct {
 	Default ImmutableAction `json:"default,omitempty"`
 	// Kinds are exceptions by kind ("resource" or "group/resource").
 	// +optional
+	// +kubebuilder:validation:MaxProperties=256
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) < 318 && k.matches('^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[a-z]([a-z0-9-]*[a-z0-9])?$'))",message="name a kind as resource (core group) or group/resource, by its plural lower-case name, for example services or batch/jobs"
 	Kinds map[string]ImmutableAction `json:"kinds,omitempty"`
 }
 
 // RetryPolicy says how a failing object is tried again.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.initialDelay) || !has(self.maxDelay) || !self.initialDelay.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') || !self.maxDelay.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') || duration(self.initialDelay) <= duration(self.maxDelay)",message="initialDelay must not be longer than maxDelay"
 type RetryPolicy struct {
 	// Attempts before the event is parked.
 	// +optional
 	// +kubebuilder:default=12
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
 	Attempts int32 `json:"attempts,omitempty"`
 	// InitialDelay is the delay before the second attempt; it doubles from there, with jitter.
 	// +optional
 	// +kubebuilder:default="200ms"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('10m')",message="write a duration from 10ms to 10m, such as 500ms or 1m30s"
 	InitialDelay *metav1.Duration `json:"initialDelay,omitempty"`
 	// MaxDelay bounds the delay.
 	// +optional
 	// +kubebuilder:default="30s"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('1h')",message="write a duration from 10ms to 1h, such as 500ms or 1m30s"
 	MaxDelay *metav1.Duration `json:"maxDelay,omitempty"`
 }
 
@@ -283,6 +323,17 @@ type LastError struct {
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=repl,categories=dr-syncer
+// +kubebuilder:printcolumn:name="Source",type=string,JSONPath=`.spec.source.site`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Synced",type=integer,JSONPath=`.status.counts.synced`
+// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.counts.failed`
+// +kubebuilder:printcolumn:name="Parked",type=integer,JSONPath=`.status.counts.parked`
+// +kubebuilder:printcolumn:name="Lag",type=integer,JSONPath=`.status.lag.seconds`,description="seconds behind the source"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Pending",type=integer,JSONPath=`.status.counts.pending`,priority=1
+// +kubebuilder:printcolumn:name="Position",type=integer,JSONPath=`.status.position.sequence`,priority=1
+// +kubebuilder:printcolumn:name="Last event",type=string,JSONPath=`.status.lastEvent.object`,priority=1
 type Replication struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

@@ -1,0 +1,37 @@
+package v1alpha1
+
+// The conditions of a Replication.
+const (
+	// ConditionReady is true while changes are applied as the spec says. Its reason
+	// sums up what is wrong otherwise, its message holds the cure.
+	ConditionReady = "Ready"
+	// ConditionSourceAvailable is true while the log holds a history of the source
+	// and its collector is heard of.
+	ConditionSourceAvailable = "SourceAvailable"
+	// ConditionCaughtUp is true once the first copy is complete and no change has
+	// waited for long.
+	ConditionCaughtUp = "CaughtUp"
+	// ConditionDegraded is true while objects are failing or parked.
+	ConditionDegraded = "Degraded"
+)
+
+// The reasons of conditions.
+const (
+	ReasonReplicating    = "Replicating"
+	ReasonCopying        = "Copying"
+	ReasonPaused         = "Paused"
+	ReasonStarting       = "Starting"
+	ReasonDeleting       = "Deleting"
+	ReasonInvalidSpec    = "InvalidSpec"
+	ReasonOverlap        = "Overlap"
+	ReasonRunFailing     = "RunFailing"
+	ReasonUnknownSite    = "UnknownSite"
+	ReasonSourceSilent   = "SourceSilent"
+	ReasonSourceHeard    = "SourceHeard"
+	ReasonLogUnavailable = "LogUnavailable"
+	ReasonFollowing      = "Following"
+	ReasonBehind         = "Behind"
+	ReasonObjectsParked  = "ObjectsParked"
+	ReasonObjectsFailing = "ObjectsFailing"
+	ReasonAllApplied     = "AllApplied"
+)
