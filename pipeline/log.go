@@ -32,7 +32,8 @@ type Writer interface {
 	// position of the last one. On ErrFenced, ErrTooLarge and a nil error the
 	// outcome is certain. After any other error the events may or may not be in
 	// the log; calling Append again with the same events is safe: the writer
-	// finds out and appends them at most once. At most MaxBatch events.
+	// finds out and appends them at most once. At most MaxBatch events, all of the
+	// writer's site; none is no error.
 	Append(ctx context.Context, events []Event) (Position, error)
 	// NewEpoch ends the epoch and begins another; what Current returns stays.
 	NewEpoch(ctx context.Context) (Position, error)
@@ -63,8 +64,10 @@ type History interface {
 	Current(ctx context.Context, q Query) iter.Seq2[Record, error]
 	// Follow delivers every record after the given position, in order. name
 	// identifies the consumer to operators; following under a name again ends
-	// the former subscription. A position of an older epoch is ErrEpochEnded, one
-	// that retention has passed over ErrGap.
+	// the former subscription. The zero position, and sequence 0, are before the
+	// first record of the current epoch. A position of an older epoch is
+	// ErrEpochEnded; one that retention has passed over, or that the log has not
+	// (or no longer) reached, is ErrGap.
 	Follow(ctx context.Context, name string, after Position) (Subscription, error)
 }
 
