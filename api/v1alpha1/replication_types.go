@@ -101,8 +101,14 @@ type NamespaceSelector struct {
 	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
 }
 
+// DestinationNamespace is the name of a namespace here.
+//
+// +kubebuilder:validation:MaxLength=63
+type DestinationNamespace = string // an alias: only the schema needs to tell it from other strings
+
 // NamespaceMapping gives namespaces other names at the destination. Names wins over Prefix and Suffix.
 //
+// +kubebuilder:object:generate=false
 // +kubebuilder:validation:XValidation:rule="(has(self.prefix) ? size(self.prefix) : 0) + (has(self.suffix) ? size(self.suffix) : 0) < 63",message="prefix and suffix together leave no room for a name: a namespace has at most 63 characters"
 type NamespaceMapping struct {
 	// Names maps a source name to a destination name.
@@ -112,7 +118,7 @@ type NamespaceMapping struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(a, self.all(b, a == b || self[a] != self[b]))",message="two source namespaces must not be mapped to one: their objects would overwrite each other"
 	// +kubebuilder:validation:XValidation:rule="self.all(n, size(self[n]) < 64 && self[n].matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'))",message="a destination namespace is named with at most 63 lower-case letters, digits and -, and begins and ends with a letter or digit"
 	// +kubebuilder:validation:XValidation:rule="self.all(n, !self[n].startsWith('kube-'))",message="namespaces that begin with kube- belong to Kubernetes and cannot be a destination"
-	Names map[string]string `json:"names,omitempty"`
+	Names map[string]DestinationNamespace `json:"names,omitempty"`
 	// Prefix is put before the other names.
 	// +optional
 	// +kubebuilder:validation:MaxLength=62
@@ -206,11 +212,15 @@ type RetryPolicy struct {
 	// InitialDelay is the delay before the second attempt; it doubles from there, with jitter.
 	// +optional
 	// +kubebuilder:default="200ms"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('10m')",message="write a duration from 10ms to 10m, such as 500ms or 1m30s"
 	InitialDelay *metav1.Duration `json:"initialDelay,omitempty"`
 	// MaxDelay bounds the delay.
 	// +optional
 	// +kubebuilder:default="30s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('10ms') && duration(self) <= duration('1h')",message="write a duration from 10ms to 1h, such as 500ms or 1m30s"
 	MaxDelay *metav1.Duration `json:"maxDelay,omitempty"`
 }
