@@ -16,7 +16,8 @@ import (
 // IsNotFound reports that the object, its namespace or its kind is not there.
 func IsNotFound(err error) bool { return apierrors.IsNotFound(err) }
 
-// IsConflict reports that the object is not the one that was meant: its UID or version differs, or it is gone.
+// IsConflict reports that the object is not the one that was meant: its UID
+// differs, or it is gone.
 func IsConflict(err error) bool { return apierrors.IsConflict(err) }
 
 // IsUnauthorized reports that the server does not accept the credentials.
@@ -29,88 +30,97 @@ func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }
 // IsExpired reports 410: what was asked for is older than what the server remembers.
 func IsExpired(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) }
 
-// classify marks an error of the API server, or of the way to it, with its class.
+// classify marks an error of the API server, or of the way to it, with its
+// class, and takes object content out of its text.
 func classify(err error) error {
 	if err == nil {
 		return nil
 	}
-	return pipeline.WithClass(classOf(err), err)
+	var api apierrors.APIStatus
+	if !errors.As(err, &api) {
+		return pipeline.WithClass(pipeline.Transient, err) // never reached the server, or lost on the way
+	}
+	status := withoutContent(api.Status())
+	if mismatch(status) {
+		status.Code, status.Reason = http.StatusConflict, metav1.StatusReasonConflict
+		status.Message = "the object has another UID"
+	}
+	return pipeline.WithClass(classOf(status), &apierrors.StatusError{ErrStatus: status})
 }
 
 // classOf maps what the server says to a class. Where reason and code are not
-// enough the message is read; those texts are pinned by a test against a real
-// server.
-func classOf(err error) pipeline.Class {
-	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
-		return pipeline.Transient // never reached the server, or lost on the way
-	}
-	s := status.Status()
-	message := s.Message
+// enough the message is read; a test against a real server pins those texts.
+func classOf(s metav1.Status) pipeline.Class {
 	switch s.Reason {
 	case metav1.StatusReasonUnauthorized:
 		return pipeline.Forbidden
 	case metav1.StatusReasonForbidden:
-		switch {
-		case hasCause(s, "NamespaceTerminating"), strings.Contains(message, "because it is being terminated"):
-			return pipeline.Dependency
-		case strings.Contains(message, "exceeded quota"), strings.Contains(message, "not yet ready to handle request"):
-			return pipeline.Dependency
-		case strings.Contains(message, "failed quota"), strings.Contains(message, "error looking up service account"):
+		if says(s.Message, missingTexts) || apierrors.HasStatusCause(&apierrors.StatusError{ErrStatus: s}, "NamespaceTerminating") {
 			return pipeline.Dependency
 		}
 		return pipeline.Forbidden
 	case metav1.StatusReasonNotFound:
-		// The namespace, the kind or, for a read, the object.
-		return pipeline.Dependency
+		return pipeline.Dependency // the namespace or the kind; for a read, the object
 	case metav1.StatusReasonInvalid:
-		if immutable(message) {
+		if immutable(s) {
 			return pipeline.Immutable
 		}
 		return pipeline.Invalid
-	case metav1.StatusReasonBadRequest, metav1.StatusReasonRequestEntityTooLarge,
-		metav1.StatusReasonUnsupportedMediaType, metav1.StatusReasonNotAcceptable, metav1.StatusReasonMethodNotAllowed:
+	case metav1.StatusReasonMethodNotAllowed, metav1.StatusReasonNotAcceptable, metav1.StatusReasonUnsupportedMediaType:
 		return pipeline.Invalid
-	case metav1.StatusReasonInternalError:
-		if strings.Contains(message, "failed calling webhook") || strings.Contains(message, "conversion webhook") {
-			return pipeline.Dependency
-		}
-		if strings.Contains(message, "failed to create typed patch object") || strings.Contains(message, "field not declared in schema") {
-			return pipeline.Invalid
-		}
+	default:
 	}
-	switch s.Code {
-	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge:
+	switch {
+	case s.Code == http.StatusBadRequest, s.Code == http.StatusUnprocessableEntity, s.Code == http.StatusRequestEntityTooLarge:
+		return pipeline.Invalid
+	case s.Code < http.StatusInternalServerError:
+		return pipeline.Transient // conflicts, throttling, timeouts
+	case says(s.Message, webhookTexts):
+		return pipeline.Dependency
+	case says(s.Message, refusedTexts):
 		return pipeline.Invalid
 	}
 	return pipeline.Transient
 }
 
-func hasCause(s metav1.Status, cause metav1.CauseType) bool {
-	if s.Details == nil {
-		return false
+var (
+	// missingTexts are in refusals (403) that pass when something else appears or goes.
+	missingTexts = []string{
+		"because it is being terminated",   // the namespace
+		"exceeded quota",                   // room in the quota
+		"status unknown for quota",         // the quota's controller
+		"failed quota",                     // requests and limits, which a LimitRange sets
+		"error looking up service account", // the Pod's service account
+		"not yet ready to handle request",  // the admission plugin
+		"no PriorityClass with name",       // the Pod's priority class
+		"failed to look up RuntimeClass",   // the Pod's runtime class
+		"RuntimeClass not found",           // the same
 	}
-	for _, c := range s.Details.Causes {
-		if c.Type == cause {
-			return true
-		}
+	// webhookTexts are in server errors (5xx) that pass when a webhook's backend answers.
+	webhookTexts = []string{"failed calling webhook", "conversion webhook for"}
+	// refusedTexts are in server errors (5xx) about the object itself.
+	refusedTexts = []string{
+		"failed to create typed patch object",    // not of the kind's schema
+		"request is too large",                   // for the server's store
+		"trying to send message larger than max", // the same
 	}
-	return false
-}
-
-// immutable reports that a validation message speaks of a field that cannot change.
-func immutable(message string) bool {
-	for _, text := range []string{
-		"field is immutable",
+	// immutableTexts are in validation errors of fields that cannot change.
+	immutableTexts = []string{
+		"immutable",
 		"may not change once set",
-		"cannot change roleRef",
-		"are forbidden", // updates to statefulset spec for fields other than …
-		"is immutable after creation",
-		"is immutable once set",
 		"may not be changed",
 		"may not be unset",
 		"may not be updated",
-	} {
+		"may not change fields other than",
+		"updates to statefulset spec for fields other than",
+		"cannot be changed",
+		"cannot change roleref",
+		"failed rule: self == oldself",
+	}
+)
+
+func says(message string, texts []string) bool {
+	for _, text := range texts {
 		if strings.Contains(message, text) {
 			return true
 		}
@@ -118,7 +128,35 @@ func immutable(message string) bool {
 	return false
 }
 
-// isTLS reports that the connection failed because one side does not trust or understand the other.
+// immutable reports that fields which cannot change are all that is wrong: an
+// object made anew would be accepted.
+func immutable(s metav1.Status) bool {
+	if s.Details == nil || len(s.Details.Causes) == 0 {
+		return false
+	}
+	for _, cause := range s.Details.Causes {
+		if !says(strings.ToLower(cause.Message), immutableTexts) {
+			return false
+		}
+	}
+	return true
+}
+
+// mismatch reports that an object with a UID was applied over one with another.
+func mismatch(s metav1.Status) bool {
+	if s.Reason != metav1.StatusReasonInvalid || s.Details == nil {
+		return false
+	}
+	for _, cause := range s.Details.Causes {
+		if cause.Field == "metadata.uid" {
+			return true
+		}
+	}
+	return false
+}
+
+// isTLS reports that the connection failed because one side does not trust or
+// understand the other.
 func isTLS(err error) bool {
 	var (
 		verification *tls.CertificateVerificationError
