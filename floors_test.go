@@ -71,7 +71,7 @@ var homes = map[string]home{
 	"github.com/klauspost":         {in: []string{"pipeline"}},
 	"github.com/oklog/ulid":        {in: []string{"pipeline", "pipeline/natslog", "pipeline/memlog"}},
 	"github.com/tidwall":           {in: []string{"kube", "collect", "apply", "transform"}},
-	"github.com/cenkalti/backoff":  {in: []string{"pipeline", "pipeline/natslog", "kube", "collect", "replay"}},
+	"github.com/cenkalti/backoff":  {in: []string{"pipeline", "pipeline/natslog", "kube", "collect", "apply", "replay"}},
 	"github.com/fsnotify/fsnotify": {in: []string{"internal/app"}},
 	"github.com/go-logr":           {in: []string{"telemetry", "kube", "control"}},
 	"github.com/prometheus":        {in: []string{"telemetry", "telemetry/telemetrytest"}},
@@ -83,6 +83,10 @@ var homes = map[string]home{
 	"k8s.io/apimachinery/pkg/labels": {
 		in: []string{"kube", "collect", "apply", "control"},
 	},
+	// The Replication's label selectors are of this package.
+	"k8s.io/apimachinery/pkg/apis/meta/v1": {
+		in: []string{"kube", "kube/kubetest", "api/v1alpha1", "apply", "control", "cmd/*"},
+	},
 	"k8s.io/api":           {in: []string{"control", "kube"}},
 	"k8s.io/apiextensions": {in: []string{"kube"}},
 	"k8s.io/klog":          {in: []string{"kube", "control", "cmd/*"}},
@@ -90,7 +94,9 @@ var homes = map[string]home{
 	"sigs.k8s.io/controller-runtime": {
 		in: []string{"control", "cmd/applier"},
 	},
-	"sigs.k8s.io/yaml":         {in: []string{"collect", "kube/kubetest", "internal/app", "cmd/*"}},
+	"sigs.k8s.io/yaml": {in: []string{"collect", "kube/kubetest", "internal/app", "cmd/*"}},
+	// For the line and column of what is wrong in a rule.
+	"go.yaml.in/yaml":          {in: []string{"transform"}},
 	"os/exec":                  {in: []string{"transfer/rsync", "kube/kubetest"}, alsoTests: true},
 	"github.com/google/go-cmp": {test: true},
 	"go.uber.org/goleak":       {test: true},
