@@ -23,6 +23,9 @@ const (
 	KeyState       = "state" // of objects: synced, pending, failed, parked
 	KeyUnit        = "unit"  // part of a program that starts and stops
 	KeyAddress     = "address"
+	KeyFreeBytes   = "free_bytes"
+	KeyUsedBytes   = "used_bytes"
+	KeyLimitBytes  = "limit_bytes"
 	KeySignal      = "signal"
 	KeyPhase       = "phase"
 	KeyTraceID     = "trace_id"
