@@ -1,0 +1,414 @@
+package natslog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// admin does what needs rights over streams. It is done by whoever has them:
+// this connection (local) or the steward beside the embedded server (remote).
+type admin interface {
+	// state lists the streams of a site; none is no error.
+	state(ctx context.Context, s site) (siteState, error)
+	// open makes sure that a history listens and that the other streams are there.
+	open(ctx context.Context, s site, o StreamOptions) (siteState, error)
+	// begin ends the epoch of at and begins a newer one. It is ErrFenced if at is
+	// not the end of the newest history.
+	begin(ctx context.Context, s site, o StreamOptions, at pipeline.Position) (siteState, error)
+	// reader makes a consumer that reads without acknowledging. release says that
+	// it is no longer needed; an unused one disappears by itself.
+	reader(ctx context.Context, s site, r readRequest) (c jetstream.Consumer, release func(), err error)
+	// appendOf returns the name of the append that a record ended, or "".
+	appendOf(ctx context.Context, s site, at pipeline.Position) (string, error)
+}
+
+// readRequest describes what a reader reads.
+type readRequest struct {
+	// Epoch of the history, or empty for the current stream.
+	Epoch string `json:"epoch,omitempty"`
+	// Start is the first sequence.
+	Start uint64 `json:"start"`
+	// Kind, if not nil, reads objects of that kind only.
+	Kind        *pipeline.GroupResource `json:"kind,omitempty"`
+	HeadersOnly bool                    `json:"headersOnly,omitempty"`
+}
+
+func (r readRequest) stream(s site) string {
+	if r.Epoch == "" {
+		return s.current()
+	}
+	return s.history(r.Epoch)
+}
+
+func (r readRequest) config(s site) jetstream.ConsumerConfig {
+	cfg := jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:   max(r.Start, 1),
+		HeadersOnly:   r.HeadersOnly,
+	}
+	if r.Kind != nil {
+		cfg.FilterSubject = pipeline.ObjectSubjects(s.name, r.Kind)
+		if r.Epoch == "" {
+			cfg.FilterSubject = currentPrefix + strings.TrimPrefix(cfg.FilterSubject, pipeline.SubjectPrefix)
+		}
+	}
+	return cfg
+}
+
+// readerIdle is when the server forgets a reader that went away.
+const readerIdle = 5 * time.Minute
+
+// drainWait bounds how long opening waits for the current stream to take up the
+// rest of a closed epoch.
+const drainWait = 2 * time.Second
+
+// local administers with the rights of its own connection.
+type local struct{ conn *Conn }
+
+const apiPrefix = "$JS.API."
+
+func (l *local) state(ctx context.Context, s site) (siteState, error) {
+	var st siteState
+	var found []*jetstream.StreamInfo
+	err := l.conn.do(ctx, func(ctx context.Context) error {
+		lister := l.conn.js.ListStreams(ctx, jetstream.WithStreamListSubject(s.all()))
+		for info := range lister.Info() {
+			found = append(found, info)
+		}
+		return lister.Err()
+	})
+	if err != nil {
+		return st, fmt.Errorf("list the streams of site %q: %w", s.name, err)
+	}
+	for _, info := range found {
+		if info.Config.Name == s.claims() {
+			st.Claims = true
+		}
+		epoch, ok := s.epochOf(info.Config.Name)
+		if !ok {
+			continue
+		}
+		st.Histories = append(st.Histories, historyState{
+			Epoch: epoch, Stream: info.Config.Name,
+			Open:  slices.Contains(info.Config.Subjects, s.objects()),
+			First: info.State.FirstSeq, Last: info.State.LastSeq, Messages: info.State.Msgs,
+			Bytes: info.State.Bytes, LastTime: info.State.LastTime,
+		})
+	}
+	slices.SortFunc(st.Histories, func(a, b historyState) int { return strings.Compare(a.Epoch, b.Epoch) })
+	return st, l.currentState(ctx, s, &st)
+}
+
+// currentState adds what is known of the current stream. How far it was filled
+// stands on its last message: it takes up the histories in order.
+func (l *local) currentState(ctx context.Context, s site, st *siteState) error {
+	return l.conn.do(ctx, func(ctx context.Context) error {
+		stream, err := l.conn.js.Stream(ctx, s.current())
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read stream %q: %w", s.current(), err)
+		}
+		info := stream.CachedInfo()
+		for _, source := range info.Config.Sources {
+			if epoch, ok := s.epochOf(source.Name); ok {
+				st.Sourced = append(st.Sourced, epoch)
+			}
+		}
+		st.CurrentLast = info.State.LastSeq
+		if info.State.Msgs == 0 {
+			return nil
+		}
+		last, err := stream.GetMsg(ctx, info.State.LastSeq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil // replaced since: reading on from the beginning is only slower
+		}
+		if err != nil {
+			return fmt.Errorf("read the end of stream %q: %w", s.current(), err)
+		}
+		st.Through, _, _ = s.originOf(last.Header.Get(headerStreamSource))
+		return nil
+	})
+}
+
+func (l *local) open(ctx context.Context, s site, o StreamOptions) (siteState, error) {
+	if err := o.Validate(); err != nil {
+		return siteState{}, err
+	}
+	st, err := l.state(ctx, s)
+	if err != nil {
+		return st, err
+	}
+	for _, h := range st.Histories {
+		if err := l.ensure(ctx, o.history(s, h.Epoch)); err != nil {
+			return st, err
+		}
+	}
+	if newest, ok := st.newest(); !ok || !newest.Open {
+		if err := l.create(ctx, o.history(s, nextEpoch(newest.Epoch))); err != nil && !hasCode(err, codeSubjectOverlap) {
+			return st, err
+		}
+		// On an overlap somebody else was faster: theirs is the newest.
+	}
+	if err := l.ensure(ctx, o.claims(s)); err != nil {
+		return st, err
+	}
+	return l.settle(ctx, s, o)
+}
+
+func (l *local) begin(ctx context.Context, s site, o StreamOptions, at pipeline.Position) (siteState, error) {
+	st, err := l.state(ctx, s)
+	if err != nil {
+		return st, err
+	}
+	newest, ok := st.newest()
+	if !ok || newest.Epoch != at.Epoch || newest.Last != at.Seq {
+		return st, fmt.Errorf("begin an epoch after %s: %w", at, pipeline.ErrFenced)
+	}
+	if err := l.closeHistory(ctx, s, newest.Epoch); err != nil {
+		return st, err
+	}
+	if err := l.create(ctx, o.history(s, nextEpoch(newest.Epoch))); err != nil {
+		if hasCode(err, codeSubjectOverlap) {
+			err = fmt.Errorf("begin an epoch after %s: %w", at, pipeline.ErrFenced)
+		}
+		return st, err
+	}
+	if err := l.conn.nc.Publish(s.announce(), nil); err != nil {
+		l.conn.log.Warn("cannot announce the new epoch", slog.String(telemetry.KeySite, s.name), slog.Any(telemetry.KeyError, err))
+	}
+	return l.settle(ctx, s, o)
+}
+
+// closeHistory takes the subjects away from a history, so that the next one can
+// have them: at every moment at most one history listens.
+func (l *local) closeHistory(ctx context.Context, s site, epoch string) error {
+	err := l.conn.do(ctx, func(ctx context.Context) error {
+		stream, err := l.conn.js.Stream(ctx, s.history(epoch))
+		if err != nil {
+			return err
+		}
+		cfg := stream.CachedInfo().Config
+		cfg.Subjects = []string{s.closed(epoch)}
+		_, err = l.conn.js.UpdateStream(ctx, cfg)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("close epoch %s of site %q: %w", epoch, s.name, err)
+	}
+	return nil
+}
+
+// settle brings the current stream up to date with the histories. It takes up
+// a newer epoch only once it has all of the older one, so that an older record
+// never replaces a newer one there; until then readers read the newer
+// epoch's history itself. What is not done now is done at the next opening.
+func (l *local) settle(ctx context.Context, s site, o StreamOptions) (siteState, error) {
+	if err := l.ensure(ctx, o.current(s)); err != nil {
+		return siteState{}, err
+	}
+	deadline := time.Now().Add(drainWait)
+	for {
+		st, err := l.state(ctx, s)
+		if err != nil {
+			return st, err
+		}
+		next, waiting := nextSource(st)
+		switch {
+		case next != "":
+			if err := l.addSource(ctx, s, next); err != nil {
+				return st, err
+			}
+			continue
+		case !waiting:
+			return st, l.forget(ctx, s, st)
+		case time.Now().After(deadline):
+			l.conn.log.Info("the current state does not take up the newest epoch yet", slog.String(telemetry.KeySite, s.name))
+			return st, nil
+		}
+		select {
+		case <-ctx.Done():
+			return st, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// nextSource decides which epoch the current stream takes up next, if any, and
+// whether one waits for an older one.
+func nextSource(st siteState) (epoch string, waiting bool) {
+	for i, h := range st.Histories {
+		if slices.Contains(st.Sourced, h.Epoch) {
+			continue
+		}
+		if i == 0 || drained(st, st.Histories[i-1]) {
+			return h.Epoch, false
+		}
+		return "", true
+	}
+	return "", false
+}
+
+// drained reports whether the current stream has all of a history.
+func drained(st siteState, h historyState) bool {
+	return h.Messages == 0 || st.Through.Compare(pipeline.Position{Epoch: h.Epoch, Seq: h.Last}) >= 0
+}
+
+func (l *local) addSource(ctx context.Context, s site, epoch string) error {
+	err := l.conn.do(ctx, func(ctx context.Context) error {
+		stream, err := l.conn.js.Stream(ctx, s.current())
+		if err != nil {
+			return err
+		}
+		cfg := stream.CachedInfo().Config
+		for _, source := range cfg.Sources {
+			if source.Name == s.history(epoch) {
+				return nil
+			}
+		}
+		cfg.Sources = append(cfg.Sources, s.source(epoch))
+		_, err = l.conn.js.UpdateStream(ctx, cfg)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("add epoch %s to the current state of site %q: %w", epoch, s.name, err)
+	}
+	return nil
+}
+
+// forget deletes closed histories of which retention has left nothing.
+func (l *local) forget(ctx context.Context, s site, st siteState) error {
+	for i, h := range st.Histories {
+		if h.Open || h.Messages > 0 || i == len(st.Histories)-1 || !drained(st, h) {
+			continue
+		}
+		err := l.conn.do(ctx, func(ctx context.Context) error { return l.dropHistory(ctx, s, h) })
+		if err != nil {
+			return fmt.Errorf("forget epoch %s of site %q: %w", h.Epoch, s.name, err)
+		}
+	}
+	return nil
+}
+
+func (l *local) dropHistory(ctx context.Context, s site, h historyState) error {
+	stream, err := l.conn.js.Stream(ctx, s.current())
+	if err != nil {
+		return err
+	}
+	cfg := stream.CachedInfo().Config
+	cfg.Sources = slices.DeleteFunc(slices.Clone(cfg.Sources), func(source *jetstream.StreamSource) bool { return source.Name == h.Stream })
+	if _, err := l.conn.js.UpdateStream(ctx, cfg); err != nil {
+		return err
+	}
+	if err := l.conn.js.DeleteStream(ctx, h.Stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return err
+	}
+	return nil
+}
+
+// ensure makes the stream, or raises the limits of the one that exists.
+func (l *local) ensure(ctx context.Context, want jetstream.StreamConfig) error {
+	var have jetstream.StreamConfig
+	err := l.conn.do(ctx, func(ctx context.Context) error {
+		stream, err := l.conn.js.Stream(ctx, want.Name)
+		if err == nil {
+			have = stream.CachedInfo().Config
+		}
+		return err
+	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return l.create(ctx, want)
+	}
+	if err != nil {
+		return fmt.Errorf("read stream %q: %w", want.Name, err)
+	}
+	next, changed, err := raise(have, want)
+	if err != nil || !changed {
+		return err
+	}
+	err = l.conn.do(ctx, func(ctx context.Context) error {
+		_, err := l.conn.js.UpdateStream(ctx, next)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("raise the limits of stream %q: %w", want.Name, err)
+	}
+	return nil
+}
+
+func (l *local) create(ctx context.Context, cfg jetstream.StreamConfig) error {
+	err := l.conn.do(ctx, func(ctx context.Context) error {
+		_, err := l.conn.js.CreateStream(ctx, cfg)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("create stream %q: %w", cfg.Name, err)
+	}
+	l.conn.log.Info("created a stream", slog.String(telemetry.KeyName, cfg.Name))
+	return nil
+}
+
+func (l *local) reader(ctx context.Context, s site, r readRequest) (jetstream.Consumer, func(), error) {
+	return l.temporary(ctx, r.stream(s), r.config(s))
+}
+
+// temporary makes a consumer that reads once, without acknowledging.
+func (l *local) temporary(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (consumer jetstream.Consumer, release func(), err error) {
+	readOnce(&cfg)
+	cfg.Name = "read_" + ulid.Make().String()
+	err = l.conn.do(ctx, func(ctx context.Context) error {
+		consumer, err = l.conn.js.CreateConsumer(ctx, stream, cfg)
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("create a consumer of stream %q: %w", stream, err)
+	}
+	release = func() {
+		err := l.conn.do(context.WithoutCancel(ctx), func(ctx context.Context) error { return l.conn.js.DeleteConsumer(ctx, stream, cfg.Name) })
+		if err != nil {
+			l.conn.log.Debug("cannot delete a reader", slog.String(telemetry.KeyName, cfg.Name), slog.Any(telemetry.KeyError, err))
+		}
+	}
+	return consumer, release, nil
+}
+
+// readOnce completes the configuration of a reader.
+func readOnce(cfg *jetstream.ConsumerConfig) {
+	cfg.AckPolicy = jetstream.AckNonePolicy
+	cfg.MemoryStorage = true
+	cfg.Replicas = 1
+	cfg.InactiveThreshold = readerIdle
+}
+
+func (l *local) appendOf(ctx context.Context, s site, at pipeline.Position) (name string, err error) {
+	err = l.conn.do(ctx, func(ctx context.Context) error {
+		stream, err := l.conn.js.Stream(ctx, s.history(at.Epoch))
+		if err != nil {
+			return err
+		}
+		msg, err := stream.GetMsg(ctx, at.Seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err == nil {
+			name = msg.Header.Get(headerAppend)
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("read record %s of site %q: %w", at, s.name, err)
+	}
+	return name, nil
+}

@@ -1,0 +1,123 @@
+package natslog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// denials turns refusals into errors. A server tells that it does not permit a
+// publish only to the connection as a whole, later, while the caller would wait
+// for an answer until its time is up. So who waits for an answer watches.
+type denials struct {
+	mu      sync.Mutex
+	waiting map[*watcher]struct{}
+}
+
+type watcher struct {
+	prefix string
+	cancel context.CancelCauseFunc
+}
+
+// watch returns a context that ends when the server denies a subject that
+// starts with prefix. explain turns an error of that context into the denial.
+func (d *denials) watch(ctx context.Context, prefix string) (_ context.Context, explain func(error) error, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &watcher{prefix: prefix, cancel: cancel}
+	d.mu.Lock()
+	if d.waiting == nil {
+		d.waiting = make(map[*watcher]struct{})
+	}
+	d.waiting[w] = struct{}{}
+	d.mu.Unlock()
+	explain = func(err error) error {
+		if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrDenied) {
+			return cause
+		}
+		return err
+	}
+	stop = func() {
+		d.mu.Lock()
+		delete(d.waiting, w)
+		d.mu.Unlock()
+		cancel(nil)
+	}
+	return ctx, explain, stop
+}
+
+func (d *denials) report(err error) {
+	_, quoted, _ := strings.Cut(err.Error(), `"`)
+	subject, _, _ := strings.Cut(quoted, `"`)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for w := range d.waiting {
+		if len(subject) >= len(w.prefix) && strings.EqualFold(subject[:len(w.prefix)], w.prefix) {
+			w.cancel(fmt.Errorf("%w: subject %q", ErrDenied, subject))
+		}
+	}
+}
+
+// explainAPI says in words what an error of the JetStream API means for the log.
+func explainAPI(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
+		return fmt.Errorf("nobody answers for JetStream: enable it at the server, for this account: %w", err)
+	case errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrDisconnected):
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	case !errors.As(err, &api):
+		return err
+	}
+	switch api.ErrorCode {
+	case codeAccountFull, codeInsufficientResources:
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case codeInsufficientStorage:
+		return fmt.Errorf("%w: the streams' size limits add up to more than the server may store: raise the server's limit or lower the streams': %w", ErrFull, err)
+	}
+	return err
+}
+
+// ErrFull reports that the log refuses writes because its storage is used up,
+// or is kept from being used up by the embedded server's guard. It passes when
+// there is space again.
+var ErrFull = errors.New("the log has no storage left")
+
+// Error codes of the JetStream API that are acted on.
+const (
+	codeAccountFull           jetstream.ErrorCode = 10002
+	codeInsufficientResources jetstream.ErrorCode = 10023
+	codeInsufficientStorage   jetstream.ErrorCode = 10047
+	codeTooLarge              jetstream.ErrorCode = 10054
+	codeOtherStream           jetstream.ErrorCode = 10060
+	codeSubjectOverlap        jetstream.ErrorCode = 10065
+	codeWrongLastSeq          jetstream.ErrorCode = 10071
+	codeStoreFailed           jetstream.ErrorCode = 10077
+	codeWrongLastSeqConstant  jetstream.ErrorCode = 10164
+)
+
+func hasCode(err error, codes ...jetstream.ErrorCode) bool {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	for _, c := range codes {
+		if api.ErrorCode == c {
+			return true
+		}
+	}
+	return false
+}
+
+func isDial(err error) bool {
+	var op *net.OpError
+	var dns *net.DNSError
+	return errors.As(err, &op) || errors.As(err, &dns)
+}

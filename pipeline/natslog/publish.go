@@ -1,0 +1,103 @@
+package natslog
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+)
+
+// batchWindow is how many bytes of a batch are sent before waiting for the
+// server to have taken them. The server drops what it has no room to queue.
+const batchWindow = 4 << 20
+
+// pubAck is the server's answer to a publish or to the commit of a batch.
+type pubAck struct {
+	Error  *jetstream.APIError `json:"error,omitempty"`
+	Stream string              `json:"stream"`
+	Seq    uint64              `json:"seq"`
+	Count  uint64              `json:"count,omitempty"`
+}
+
+// publish stores messages in one stream, all or none, and returns the sequence
+// of the last. It is one publish or one atomic batch, of which the first message
+// must carry whatever conditions there are. After an error that is not an
+// APIError the messages may have been stored.
+func (c *Conn) publish(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
+	batch := ""
+	if len(msgs) > 1 {
+		batch = nuid.Next()
+	}
+	unanswered := 0
+	for i, msg := range msgs {
+		last := i == len(msgs)-1
+		if batch != "" {
+			msg.Header[headerBatchID] = []string{batch}
+			msg.Header[headerBatchSeq] = []string{strconv.Itoa(i + 1)}
+			if last {
+				msg.Header[headerBatchCommit] = []string{"1"}
+			}
+		}
+		unanswered += len(msg.Data) + len(msg.Subject) + headerSize(msg.Header)
+		switch {
+		case last:
+			ack, err := c.request(ctx, msg)
+			if err != nil {
+				return 0, err
+			}
+			if ack.Seq == 0 || batch != "" && ack.Count != uint64(len(msgs)) {
+				return 0, fmt.Errorf("the server took %d of %d messages at sequence %d", ack.Count, len(msgs), ack.Seq)
+			}
+			return ack.Seq, nil
+		case i == 0 || unanswered > batchWindow:
+			// The first answer tells early whether the stream takes batches at all.
+			if _, err := c.request(ctx, msg); err != nil {
+				return 0, err
+			}
+			unanswered = 0
+		default:
+			if err := c.nc.PublishMsg(msg); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return 0, nil
+}
+
+// request publishes and waits for the answer. An empty one acknowledges a part
+// of a batch.
+func (c *Conn) request(ctx context.Context, msg *nats.Msg) (pubAck, error) {
+	var ack pubAck
+	ctx, explain, stop := c.denials.watch(ctx, msg.Subject)
+	defer stop()
+	reply, err := c.nc.RequestMsgWithContext(ctx, msg)
+	if err != nil {
+		return ack, explain(err)
+	}
+	if len(reply.Data) == 0 {
+		return ack, nil
+	}
+	if err := json.Unmarshal(reply.Data, &ack); err != nil {
+		return ack, fmt.Errorf("decode the server's answer: %w", err)
+	}
+	if ack.Error != nil {
+		return ack, ack.Error
+	}
+	return ack, nil
+}
+
+// headerSize is what a header occupies on the wire.
+func headerSize(h nats.Header) int {
+	const frame = len("NATS/1.0\r\n") + len("\r\n")
+	n := frame
+	for key, values := range h {
+		for _, v := range values {
+			n += len(key) + len(v) + len(": \r\n")
+		}
+	}
+	return n
+}

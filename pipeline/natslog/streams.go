@@ -1,0 +1,230 @@
+package natslog
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
+)
+
+// StreamOptions are the limits of a site's streams. They count when a stream is
+// made; an existing stream's limits are raised to them but never lowered, since
+// lowering would destroy history.
+type StreamOptions struct {
+	// MaxBytes bounds one epoch's history; the oldest records go first.
+	MaxBytes int64 `json:"maxBytes"`
+	// MaxAge bounds the age of the history's records.
+	MaxAge time.Duration `json:"maxAge"`
+	// CurrentMaxBytes bounds the current state. At the limit sourcing pauses and
+	// readers fall back to the history; nothing is dropped.
+	CurrentMaxBytes int64 `json:"currentMaxBytes"`
+	// ClaimsMaxBytes bounds the bodies that exceed the payload limit. At the
+	// limit appends that need it fail.
+	ClaimsMaxBytes int64 `json:"claimsMaxBytes"`
+	// Replicas is the number of servers that hold each stream: 1, 3 or 5.
+	Replicas int `json:"replicas"`
+}
+
+// DefaultStreamOptions suit one embedded server on a disk of 10 GiB and a source
+// cluster with some ten thousand objects.
+func DefaultStreamOptions() StreamOptions {
+	return StreamOptions{
+		MaxBytes:        4 << 30,
+		MaxAge:          30 * 24 * time.Hour,
+		CurrentMaxBytes: 1 << 30,
+		ClaimsMaxBytes:  1 << 30,
+		Replicas:        1,
+	}
+}
+
+// Validate refuses limits with which the log would not work.
+func (o StreamOptions) Validate() error {
+	var errs []error
+	for _, limit := range []struct {
+		name  string
+		bytes int64
+	}{{"history", o.MaxBytes}, {"current state", o.CurrentMaxBytes}, {"claims", o.ClaimsMaxBytes}} {
+		if limit.bytes < 1<<20 {
+			errs = append(errs, fmt.Errorf("size limit of the %s is %d bytes: give at least 1 MiB", limit.name, limit.bytes))
+		}
+	}
+	if o.MaxAge < time.Minute {
+		errs = append(errs, fmt.Errorf("age limit of the history is %s: give at least a minute", o.MaxAge))
+	}
+	if o.Replicas != 1 && o.Replicas != 3 && o.Replicas != 5 {
+		errs = append(errs, fmt.Errorf("%d replicas: give 1, 3 or 5", o.Replicas))
+	}
+	return errors.Join(errs...)
+}
+
+func (o StreamOptions) history(s site, epoch string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:               s.history(epoch),
+		Description:        "history of site " + s.name,
+		Subjects:           []string{s.objects(), s.marks()},
+		Retention:          jetstream.LimitsPolicy,
+		Storage:            jetstream.FileStorage,
+		Discard:            jetstream.DiscardOld,
+		MaxBytes:           o.MaxBytes,
+		MaxAge:             o.MaxAge,
+		Replicas:           o.Replicas,
+		Compression:        jetstream.S2Compression,
+		DenyDelete:         true,
+		DenyPurge:          true,
+		AllowDirect:        true,
+		AllowAtomicPublish: true,
+		Metadata:           metadata(s, epoch),
+	}
+}
+
+func (o StreamOptions) current(s site) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              s.current(),
+		Description:       "current state of site " + s.name,
+		Retention:         jetstream.LimitsPolicy,
+		Storage:           jetstream.FileStorage,
+		Discard:           jetstream.DiscardNew,
+		MaxBytes:          o.CurrentMaxBytes,
+		MaxMsgsPerSubject: 1,
+		Replicas:          o.Replicas,
+		Compression:       jetstream.S2Compression,
+		AllowDirect:       true,
+		Metadata:          metadata(s, ""),
+	}
+}
+
+func (o StreamOptions) claims(s site) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              s.claims(),
+		Description:       "large bodies of site " + s.name,
+		Subjects:          []string{s.claimSubject() + ".>"},
+		Retention:         jetstream.LimitsPolicy,
+		Storage:           jetstream.FileStorage,
+		Discard:           jetstream.DiscardNew,
+		MaxBytes:          o.ClaimsMaxBytes,
+		MaxMsgsPerSubject: 1,
+		Replicas:          o.Replicas,
+		AllowDirect:       true,
+		DenyDelete:        true,
+		Metadata:          metadata(s, ""),
+	}
+}
+
+// source is how the current stream takes up one epoch.
+func (s site) source(epoch string) *jetstream.StreamSource {
+	return &jetstream.StreamSource{
+		Name: s.history(epoch),
+		SubjectTransforms: []jetstream.SubjectTransformConfig{
+			{Source: s.all(), Destination: s.currentAll()},
+		},
+	}
+}
+
+func metadata(s site, epoch string) map[string]string {
+	m := map[string]string{metaSite: s.name, metaFormat: formatVersion}
+	if epoch != "" {
+		m[metaEpoch] = epoch
+	}
+	return m
+}
+
+// ErrForeignStream reports a stream of one of our names that is not set up the
+// way ours are. It is left alone.
+var ErrForeignStream = errors.New("the stream is not set up as DR-Syncer needs it")
+
+// raise compares a stream as it is with what it should be. It returns the
+// configuration to update it to, and whether that differs. Limits are only
+// ever raised. A difference that makes it another kind of stream is
+// ErrForeignStream.
+func raise(have, want jetstream.StreamConfig) (jetstream.StreamConfig, bool, error) {
+	var wrong []string
+	differ := func(what string, wrongly bool) {
+		if wrongly {
+			wrong = append(wrong, what)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(want.Metadata)) {
+		// Keys with the prefix "_nats." are the server's own and not in want.
+		differ("metadata "+key, have.Metadata[key] != want.Metadata[key])
+	}
+	differ("retention", have.Retention != want.Retention)
+	differ("storage", have.Storage != want.Storage)
+	differ("discard", have.Discard != want.Discard)
+	differ("limit per subject", perSubject(have) != perSubject(want))
+	differ("permission to delete", have.DenyDelete != want.DenyDelete)
+	differ("permission to purge", have.DenyPurge != want.DenyPurge)
+	differ("permission to roll up", have.AllowRollup)
+	differ("mirroring", have.Mirror != nil)
+	differ("subject transform", have.SubjectTransform != nil)
+	if len(wrong) > 0 {
+		return have, false, fmt.Errorf("check stream %q: %w: different %s", have.Name, ErrForeignStream, strings.Join(wrong, ", "))
+	}
+	next := have
+	next.MaxBytes = larger(have.MaxBytes, want.MaxBytes)
+	next.MaxAge = time.Duration(larger(int64(have.MaxAge), int64(want.MaxAge)))
+	next.Replicas = max(have.Replicas, want.Replicas)
+	next.AllowDirect = want.AllowDirect
+	next.AllowAtomicPublish = want.AllowAtomicPublish
+	changed := next.MaxBytes != have.MaxBytes || next.MaxAge != have.MaxAge || next.Replicas != have.Replicas ||
+		next.AllowDirect != have.AllowDirect || next.AllowAtomicPublish != have.AllowAtomicPublish
+	return next, changed, nil
+}
+
+func perSubject(c jetstream.StreamConfig) int64 { return max(0, c.MaxMsgsPerSubject) }
+
+// larger of two limits, where nothing positive means unlimited.
+func larger(a, b int64) int64 {
+	if a <= 0 || b <= 0 {
+		return min(a, b)
+	}
+	return max(a, b)
+}
+
+// historyState is what is known of one epoch.
+type historyState struct {
+	Epoch    string    `json:"epoch"`
+	Stream   string    `json:"stream"`
+	Open     bool      `json:"open"` // it listens: appends go here
+	First    uint64    `json:"first"`
+	Last     uint64    `json:"last"`
+	Messages uint64    `json:"messages"`
+	Bytes    uint64    `json:"bytes"`
+	LastTime time.Time `json:"lastTime"`
+}
+
+// siteState is what is known of a site's streams at one moment.
+type siteState struct {
+	// Histories, the oldest first.
+	Histories []historyState `json:"histories"`
+	// CurrentLast is the last sequence of the current stream, Through the place
+	// in the history up to which it was filled. Both are zero without one.
+	CurrentLast uint64            `json:"currentLast"`
+	Through     pipeline.Position `json:"through"`
+	// Sourced lists the epochs that the current stream takes up.
+	Sourced []string `json:"sourced"`
+	// Claims tells whether there is a stream for large bodies.
+	Claims bool `json:"claims"`
+}
+
+// newest returns the last epoch.
+func (s siteState) newest() (historyState, bool) {
+	if len(s.Histories) == 0 {
+		return historyState{}, false
+	}
+	return s.Histories[len(s.Histories)-1], true
+}
+
+func (s siteState) history(epoch string) (historyState, bool) {
+	for _, h := range s.Histories {
+		if h.Epoch == epoch {
+			return h, true
+		}
+	}
+	return historyState{}, false
+}
