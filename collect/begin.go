@@ -1,0 +1,186 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// begin starts a term from what the log says. It tries again for as long as source or log
+// cannot be reached.
+func (c *Collector) begin(ctx context.Context, newEpoch bool) (*term, error) {
+	t := &term{
+		site: c.settings.Site, source: c.settings.Source, log: c.settings.Log,
+		rules: c.current.Load, newKinds: c.newKinds, beatNow: make(chan struct{}, 1),
+	}
+	var past memory
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"ask the source for its identity", func() (err error) {
+			t.incarnation, err = t.source.ClusterUID(ctx)
+			return err
+		}},
+		{"open the history", func() (err error) {
+			t.writer, err = c.settings.OpenWriter(ctx)
+			return err
+		}},
+		{"read the history", func() (err error) {
+			past, err = c.remember(ctx)
+			return err
+		}},
+	}
+	for _, step := range steps {
+		if err := c.insist(ctx, step.what, step.do); err != nil {
+			return nil, err
+		}
+	}
+	if reason := past.broken(t.incarnation); newEpoch || reason != "" {
+		if reason != "" {
+			t.log.WarnContext(ctx, "source was reset, beginning a new epoch", telemetry.KeyReason, reason)
+		}
+		if err := c.insist(ctx, "begin a new epoch", func() error {
+			_, err := t.writer.NewEpoch(ctx)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		past.inventory.holdAll()
+		past.last = nil
+	}
+	limits := t.rules().cfg.Outbox
+	t.outbox = newOutbox(t.site, int(limits.MaxBytes), past.inventory)
+	if past.last != nil {
+		t.outbox.restore(past.last.Through)
+	} else {
+		t.outbox.restore(nil)
+	}
+	c.ready.Store(t)
+	t.log.InfoContext(ctx, "collecting", telemetry.KeySite, t.site, telemetry.KeyCount, past.inventory.count, "held", past.inventory.held)
+	return t, nil
+}
+
+// insist does something until it works, ctx ends, or somebody else writes to the history.
+func (c *Collector) insist(ctx context.Context, what string, do func() error) error {
+	pause := newBackOff()
+	failing := ""
+	for {
+		err := do()
+		if err == nil {
+			if failing != "" {
+				c.settings.Log.InfoContext(ctx, "succeeded at last", telemetry.KeyUnit, what)
+			}
+			return nil
+		}
+		if ctx.Err() != nil || errors.Is(err, pipeline.ErrFenced) {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if text := err.Error(); text != failing {
+			failing = text
+			c.settings.Log.WarnContext(ctx, "cannot begin yet, trying again", telemetry.KeyUnit, what, telemetry.KeyError, err)
+		}
+		wait(ctx, pause.NextBackOff())
+	}
+}
+
+// memory is what the log says of the site.
+type memory struct {
+	inventory *inventory
+	// last is the last heartbeat of this epoch, nil if there is none to be read.
+	last *pipeline.Heartbeat
+}
+
+// broken says why what is remembered cannot be continued, if so.
+func (m memory) broken(incarnation string) string {
+	switch {
+	case m.last != nil && m.last.Incarnation != incarnation:
+		return "the source is another cluster than before"
+	case m.last == nil && m.inventory.count > m.inventory.held:
+		return "the log does not say which cluster it was written from"
+	}
+	return ""
+}
+
+// remember reads the last event of every object, and the last heartbeat.
+func (c *Collector) remember(ctx context.Context) (memory, error) {
+	m := memory{inventory: newInventory()}
+	h := c.settings.History
+	state, err := h.State(ctx)
+	if errors.Is(err, pipeline.ErrNoHistory) {
+		return m, nil
+	}
+	if err != nil {
+		return m, err
+	}
+	var beat pipeline.Position
+	foreign := 0
+	for r, err := range h.Current(ctx, pipeline.Query{HeadersOnly: true}) {
+		switch {
+		case errors.Is(err, pipeline.ErrForeign):
+			foreign++
+			continue
+		case errors.Is(err, pipeline.ErrNoHistory):
+			return m, nil
+		case err != nil:
+			return m, err
+		}
+		held := r.Position.Epoch != state.Last.Epoch
+		switch r.Op {
+		case pipeline.OpPut:
+			m.inventory.put(r.Ref, entry{uid: m.inventory.uidOf(r.UID), digest: r.Digest, version: number(r.Version), held: held})
+		case pipeline.OpDelete, pipeline.OpRelease:
+			m.inventory.remove(r.Ref)
+		case pipeline.OpHeartbeat:
+			if !held {
+				beat = r.Position
+			}
+		}
+	}
+	if foreign > 0 {
+		c.settings.Log.WarnContext(ctx, "history holds messages that are not ours", telemetry.KeyCount, foreign)
+	}
+	if beat.IsZero() {
+		return m, nil
+	}
+	m.last, err = c.readHeartbeat(ctx, beat)
+	return m, err
+}
+
+// readHeartbeat reads the heartbeat at a position; nil if it is no longer there.
+func (c *Collector) readHeartbeat(ctx context.Context, at pipeline.Position) (*pipeline.Heartbeat, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	before := pipeline.Position{Epoch: at.Epoch, Seq: at.Seq - 1}
+	sub, err := c.settings.History.Follow(ctx, "collector-"+c.settings.Site, before)
+	if errors.Is(err, pipeline.ErrGap) || errors.Is(err, pipeline.ErrEpochEnded) {
+		return nil, nil //nolint:nilnil // there is none, and that is no failure
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read heartbeat at %s: %w", at, err)
+	}
+	d, err := sub.Next(ctx)
+	if err := errors.Join(err, sub.Close()); err != nil {
+		return nil, fmt.Errorf("read heartbeat at %s: %w", at, err)
+	}
+	beat, err := d.Heartbeat()
+	if err != nil {
+		return nil, fmt.Errorf("read heartbeat at %s: %w", at, err)
+	}
+	return &beat, nil
+}
+
+// holdAll marks every entry as one from before the epoch.
+func (i *inventory) holdAll() {
+	for _, entries := range i.kinds {
+		for key, e := range entries {
+			e.held = true
+			entries[key] = e
+		}
+	}
+	i.held = i.count
+}

@@ -1,0 +1,559 @@
+package collect
+
+import (
+	"bytes"
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// outbox holds what was sighted and is not in the log yet: the newest sighting
+// per object, of which at most one is being written at a time. It owns the inventory,
+// which follows what has become durable. All methods are safe for concurrent use.
+type outbox struct {
+	site     string
+	maxBytes int
+
+	mu    sync.Mutex
+	inv   *inventory
+	lanes map[pipeline.Ref]*lane
+	// ready are the lanes to be written, unread those whose body has to be read first.
+	ready, unread lanes
+	bytes         int
+	kinds         map[pipeline.GroupResource]*progress
+	// refused are bodies that the log does not take.
+	refused map[pipeline.Ref]pipeline.Digest
+	away    bool          // the log cannot be reached
+	room    chan struct{} // closed when waiting for room should end
+}
+
+// lane is one object's way into the log.
+type lane struct {
+	ref pipeline.Ref
+	// next is the newest sighting that is neither in the log nor being written.
+	next *sighting
+	// loss is the sighted end of the object that the log holds (or is being handed).
+	loss *sighting
+	// flying are the events being written. While reading is set, the object is being
+	// read instead.
+	flying             []planned
+	reading            bool
+	queued             bool
+	nextGen, flyingGen uint8
+}
+
+// busy reports whether somebody works on the lane: it must not be taken again.
+func (l *lane) busy() bool { return len(l.flying) > 0 || l.reading }
+
+// lanes is a queue with a signal.
+type lanes struct {
+	queue  []*lane
+	signal chan struct{} // of size 1: something was pushed
+}
+
+func (q *lanes) push(l *lane) {
+	q.queue = append(q.queue, l)
+	q.wake()
+}
+
+func (q *lanes) wake() {
+	select {
+	case q.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (q *lanes) front() *lane {
+	if len(q.queue) == 0 {
+		return nil
+	}
+	return q.queue[0]
+}
+
+func (q *lanes) pop() *lane {
+	l := q.front()
+	if l == nil {
+		return nil
+	}
+	q.queue[0] = nil
+	q.queue = q.queue[1:]
+	if len(q.queue) == 0 {
+		q.queue = nil // let the backing array go
+	}
+	return l
+}
+
+func newOutbox(site string, maxBytes int, inv *inventory) *outbox {
+	return &outbox{
+		site: site, maxBytes: maxBytes, inv: inv,
+		lanes:   map[pipeline.Ref]*lane{},
+		ready:   lanes{signal: make(chan struct{}, 1)},
+		unread:  lanes{signal: make(chan struct{}, 1)},
+		kinds:   map[pipeline.GroupResource]*progress{},
+		refused: map[pipeline.Ref]pipeline.Digest{},
+		room:    make(chan struct{}),
+	}
+}
+
+// outcome says what a sighting came to.
+type outcome uint8
+
+const (
+	queued    outcome = iota + 1 // it will be written
+	unchanged                    // the log knows
+	older                        // something newer is known: it was dropped
+)
+
+// latest is the newest known state of an object, durable or not.
+type latest struct {
+	known    bool // present, as far as is known
+	readable bool // its body is known
+	held     bool
+	uid      uid
+	digest   pipeline.Digest
+	version  uint64
+}
+
+func (o *outbox) latest(ref pipeline.Ref, l *lane) latest {
+	switch {
+	case l != nil && l.next != nil:
+		return latestOf(l.next)
+	case l != nil && len(l.flying) > 0:
+		last := l.flying[len(l.flying)-1]
+		return latestOf(last.sighting)
+	}
+	e, known := o.inv.get(ref)
+	return latest{known: known, readable: known, held: e.held, uid: e.uid, digest: e.digest, version: e.version}
+}
+
+func latestOf(s *sighting) latest {
+	u, _ := packUID(s.uid)
+	return latest{
+		known: s.presence == present, readable: s.body != nil,
+		uid: u, digest: s.digest, version: number(s.version),
+	}
+}
+
+// see takes up a sighting of an object that is present or unwanted. s.body may share
+// a buffer: it is copied if it is kept. The span begins here, if there is one.
+func (o *outbox) see(ctx context.Context, ref pipeline.Ref, s *sighting) outcome {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l := o.lanes[ref]
+	now := o.latest(ref, l)
+	u, _ := packUID(s.uid)
+	if version := number(s.version); now.version != 0 && version != 0 && version < now.version && !now.held {
+		return older
+	}
+	if s.presence == unwanted {
+		delete(o.refused, ref)
+		return o.depart(ctx, ref, l, s)
+	}
+	if now.known && now.readable && !now.held && now.uid == u && now.digest == s.digest {
+		o.touch(ref, l, s)
+		return unchanged
+	}
+	if digest, ok := o.refused[ref]; ok && digest == s.digest {
+		return unchanged
+	}
+	o.enqueue(ctx, ref, l, s)
+	return queued
+}
+
+// touch notes that the newest known state was seen again at another version.
+func (o *outbox) touch(ref pipeline.Ref, l *lane, s *sighting) {
+	switch {
+	case l != nil && l.next != nil:
+		l.next.version = s.version
+	case l != nil && len(l.flying) > 0:
+		// Its event says the older version, which is as true.
+	default:
+		if e, ok := o.inv.get(ref); ok {
+			e.version = number(s.version)
+			o.inv.put(ref, e)
+		}
+	}
+}
+
+// lose takes up that an object is gone. An empty s.uid means whatever is known under
+// the name. What was never collected, or released, is not reported.
+func (o *outbox) lose(ctx context.Context, ref pipeline.Ref, s *sighting) outcome {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.refused, ref)
+	return o.depart(ctx, ref, o.lanes[ref], s)
+}
+
+// depart takes up that an object is gone or unwanted.
+func (o *outbox) depart(ctx context.Context, ref pipeline.Ref, l *lane, s *sighting) outcome {
+	now := o.latest(ref, l)
+	if !now.known {
+		return unchanged // never collected, or taken up before
+	}
+	published, ok := o.published(ref, l)
+	if s.uid == "" {
+		s.uid = o.uidText(ref, l)
+	} else if u, _ := packUID(s.uid); s.presence == gone && now.uid != u {
+		// Another object has the name already. The end of the one that the log
+		// holds is evidence worth having.
+		if ok && published == u && l != nil && l.loss == nil {
+			o.begin(ctx, ref, s)
+			l.loss = s
+		}
+		return unchanged
+	}
+	if !ok {
+		o.drop(l, resultSuperseded) // never written: nobody has to be told
+		return unchanged
+	}
+	o.enqueue(ctx, ref, l, s)
+	return queued
+}
+
+// release takes up that whatever is known under a name is not wanted any more.
+func (o *outbox) release(ctx context.Context, ref pipeline.Ref) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l := o.lanes[ref]
+	version := strconv.FormatUint(o.latest(ref, l).version, 10)
+	o.depart(ctx, ref, l, &sighting{presence: unwanted, version: version, observed: time.Now()})
+}
+
+// inventoried returns the objects of the kinds that match.
+func (o *outbox) inventoried(match func(pipeline.GroupResource) bool) []pipeline.Ref {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var refs []pipeline.Ref
+	for k, entries := range o.inv.kinds {
+		if !match(k) {
+			continue
+		}
+		for key := range entries {
+			refs = append(refs, pipeline.Ref{Site: o.site, Group: k.Group, Resource: k.Resource, Namespace: key.namespace, Name: key.name})
+		}
+	}
+	return refs
+}
+
+// uidText returns the UID of the newest known state.
+func (o *outbox) uidText(ref pipeline.Ref, l *lane) string {
+	switch {
+	case l != nil && l.next != nil:
+		return l.next.uid
+	case l != nil && len(l.flying) > 0:
+		return l.flying[len(l.flying)-1].UID
+	}
+	e, _ := o.inv.get(ref)
+	return o.inv.uidText(e.uid)
+}
+
+// published returns the UID that the log holds, or will when what is being written is
+// there.
+func (o *outbox) published(ref pipeline.Ref, l *lane) (uid, bool) {
+	if l != nil && len(l.flying) > 0 {
+		last := l.flying[len(l.flying)-1]
+		u, _ := packUID(last.UID)
+		return u, last.Op == pipeline.OpPut
+	}
+	e, ok := o.inv.get(ref)
+	return e.uid, ok
+}
+
+// begin starts the span of a change, linked to those that it makes obsolete.
+func (o *outbox) begin(ctx context.Context, ref pipeline.Ref, s *sighting, obsolete ...telemetry.TraceContext) {
+	ctx, s.span = telemetry.StartSpan(ctx, telemetry.SpanCollect, []telemetry.Attr{
+		telemetry.String(telemetry.KeySite, o.site),
+		telemetry.String(telemetry.KeyKind, ref.GroupResource().String()),
+		telemetry.String(telemetry.KeyNamespace, ref.Namespace),
+		telemetry.String(telemetry.KeyName, ref.Name),
+		telemetry.String(telemetry.KeyUID, s.uid),
+		telemetry.String(telemetry.KeyVersion, s.version),
+	}, obsolete...)
+	s.trace = telemetry.Inject(ctx)
+}
+
+// results of collect spans
+const (
+	resultSuperseded = "superseded"
+	resultUnchanged  = "unchanged"
+	resultDurable    = "durable"
+)
+
+func ended(s *sighting, err error, result string) {
+	s.span.End(err, telemetry.String(telemetry.KeyResult, result))
+}
+
+// enqueue makes s the newest sighting of its object.
+func (o *outbox) enqueue(ctx context.Context, ref pipeline.Ref, l *lane, s *sighting) {
+	if l == nil {
+		l = &lane{ref: ref}
+		l.ref.Namespace, l.ref.Name = strings.Clone(ref.Namespace), strings.Clone(ref.Name)
+		o.lanes[l.ref] = l
+	}
+	p := o.progressOf(ref.GroupResource())
+	if former := l.next; former != nil {
+		o.begin(ctx, ref, s, former.trace)
+		o.bytes -= len(former.body)
+		if former.presence == gone && l.loss == nil {
+			l.loss = former
+		} else {
+			ended(former, nil, resultSuperseded)
+		}
+	} else {
+		o.begin(ctx, ref, s)
+		l.nextGen = p.gen
+		p.pending[p.gen]++
+	}
+	if len(s.body) > 0 {
+		if o.bytes >= o.maxBytes {
+			s.body = nil // read it again when its turn comes
+		} else {
+			s.body = bytes.Clone(s.body)
+			o.bytes += len(s.body)
+		}
+	}
+	l.next = s
+	o.schedule(l)
+}
+
+// schedule queues a lane that has something to write and nobody working on it.
+func (o *outbox) schedule(l *lane) {
+	if l.queued || l.busy() || l.next == nil {
+		return
+	}
+	l.queued = true
+	if l.next.presence == present && l.next.body == nil {
+		o.unread.push(l)
+		return
+	}
+	o.ready.push(l)
+}
+
+// drop forgets the newest sighting of a lane, and the lane if nothing is left of it.
+func (o *outbox) drop(l *lane, result string) {
+	if l.next != nil {
+		o.bytes -= len(l.next.body)
+		ended(l.next, nil, result)
+		o.progressOf(l.ref.GroupResource()).pending[l.nextGen]--
+		l.next = nil
+	}
+	o.retire(l)
+}
+
+// retire removes a lane that has nothing more to do. A queued one is removed when its turn
+// comes.
+func (o *outbox) retire(l *lane) {
+	if l.next != nil || l.busy() || l.queued {
+		return
+	}
+	if l.loss != nil {
+		ended(l.loss, nil, resultSuperseded)
+		l.loss = nil
+	}
+	delete(o.lanes, l.ref)
+	o.makeRoom()
+}
+
+func (o *outbox) makeRoom() {
+	close(o.room)
+	o.room = make(chan struct{})
+}
+
+// take plans the next batch: lanes in the order they became ready, up to the limits. It
+// returns none when nothing is ready.
+func (o *outbox) take(maxEvents, maxBytes int) []*lane {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var batch []*lane
+	events, size := 0, 0
+	for events+2 <= maxEvents {
+		l := o.ready.front()
+		if l == nil || l.next != nil && size > 0 && size+len(l.next.body) > maxBytes {
+			break
+		}
+		o.ready.pop()
+		l.queued = false
+		if l.next == nil {
+			o.retire(l)
+			continue
+		}
+		if l.next.presence == present && l.next.body == nil {
+			o.schedule(l) // its body was dropped while it waited
+			continue
+		}
+		base, known := o.inv.get(l.ref)
+		l.flying = plan(l.ref, base, known, o.inv.uidText, l.loss, l.next)
+		if l.loss != nil && (len(l.flying) == 0 || l.flying[0].sighting != l.loss) {
+			ended(l.loss, nil, resultSuperseded)
+		}
+		l.loss = nil
+		if len(l.flying) == 0 {
+			o.inv.refresh(l.ref, number(l.next.version))
+			o.drop(l, resultUnchanged)
+			continue
+		}
+		size += len(l.next.body)
+		events += len(l.flying)
+		l.flyingGen, l.next = l.nextGen, nil
+		batch = append(batch, l)
+	}
+	if len(o.ready.queue) > 0 {
+		o.ready.wake()
+	}
+	return batch
+}
+
+// settle notes what became of an event: err is nil when it is durable, else the log
+// refuses it for good. The lane's last event frees it.
+func (o *outbox) settle(l *lane, done planned, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case err != nil:
+		if done.Op == pipeline.OpPut {
+			o.refused[l.ref] = done.Digest
+		}
+	case done.Op == pipeline.OpPut:
+		delete(o.refused, l.ref)
+		o.inv.put(l.ref, entry{uid: o.inv.uidOf(done.UID), digest: done.Digest, version: number(done.Version)})
+	default:
+		o.inv.remove(l.ref)
+	}
+	l.flying = l.flying[1:]
+	last := len(l.flying) == 0
+	if last || l.flying[0].sighting != done.sighting {
+		ended(done.sighting, err, resultDurable)
+	}
+	if !last {
+		return
+	}
+	l.flying = nil
+	o.bytes -= len(done.sighting.body)
+	o.progressOf(l.ref.GroupResource()).pending[l.flyingGen]--
+	o.makeRoom()
+	if len(o.unread.queue) > 0 {
+		o.unread.wake()
+	}
+	o.schedule(l)
+	o.retire(l)
+}
+
+// refresh notes a newer version of an entry.
+func (i *inventory) refresh(ref pipeline.Ref, version uint64) {
+	if e, ok := i.get(ref); ok && version > e.version {
+		e.version = version
+		i.put(ref, e)
+	}
+}
+
+// takeUnread returns the next lane whose object has to be read, nil if there is none. The caller
+// reads it, hands what it found to see or lose, and calls doneReading.
+func (o *outbox) takeUnread() *lane {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.bytes >= o.maxBytes {
+		return nil // settle wakes the reader
+	}
+	for l := o.unread.pop(); l != nil; l = o.unread.pop() {
+		l.queued = false
+		if l.next == nil || l.next.body != nil || l.next.presence != present {
+			o.schedule(l)
+			o.retire(l)
+			continue
+		}
+		l.reading = true
+		if len(o.unread.queue) > 0 {
+			o.unread.wake()
+		}
+		return l
+	}
+	return nil
+}
+
+// doneReading ends what takeUnread began. found is false if the object was not there: the
+// sighting is dropped, since the watch will tell its end.
+func (o *outbox) doneReading(l *lane, read *sighting, found bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l.reading = false
+	if !found && l.next == read {
+		o.drop(l, resultSuperseded)
+		return
+	}
+	o.schedule(l)
+	o.retire(l)
+}
+
+// waitForRoom waits until a body would find room, as long as the log takes what it
+// is handed.
+func (o *outbox) waitForRoom(ctx context.Context) {
+	for {
+		o.mu.Lock()
+		full, room := o.bytes >= o.maxBytes && !o.away, o.room
+		o.mu.Unlock()
+		if !full {
+			return
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// setAway says whether the log can be reached.
+func (o *outbox) setAway(away bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.away = away; away {
+		o.makeRoom()
+	}
+}
+
+// waiting returns the number of objects and bytes not durable yet.
+func (o *outbox) waiting() (objects, size int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.lanes), o.bytes
+}
+
+// size returns the number of entries in the inventory, and how many of them are held.
+func (o *outbox) size() (objects, held int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.inv.count, o.inv.held
+}
+
+// abandon ends the spans of everything that is left.
+func (o *outbox) abandon(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range o.lanes {
+		open := map[*sighting]bool{}
+		for _, s := range []*sighting{l.next, l.loss} {
+			if s != nil {
+				open[s] = true
+			}
+		}
+		for _, f := range l.flying {
+			open[f.sighting] = true
+		}
+		for s := range open {
+			ended(s, err, resultSuperseded)
+		}
+	}
+	clear(o.lanes)
+}
+
+// wanted returns the newest sighting of a lane.
+func (o *outbox) wanted(l *lane) *sighting {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return l.next
+}

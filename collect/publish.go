@@ -1,0 +1,181 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// appendTimeout bounds one attempt to write.
+const appendTimeout = 30 * time.Second
+
+// publish is the one writer: it writes what the outbox holds, and heartbeats, until ctx
+// ends, or stopping is closed and the outbox is empty. What is ready is written at once;
+// batches grow while a write is under way.
+func (t *term) publish(ctx context.Context, stopping <-chan struct{}) error {
+	if err := t.writeHeartbeat(ctx); err != nil {
+		return err
+	}
+	ticker := time.NewTicker(time.Duration(t.rules().cfg.Heartbeat))
+	defer ticker.Stop()
+	for {
+		limits := t.rules().cfg.Outbox
+		batch := t.outbox.take(limits.BatchEvents, int(limits.BatchBytes))
+		if err := t.writeBatch(ctx, batch); err != nil {
+			return err
+		}
+		due := false
+		if len(batch) > 0 {
+			select {
+			case <-ticker.C:
+				due = true
+			default:
+				continue
+			}
+		} else {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-stopping:
+				return t.writeHeartbeat(ctx)
+			case <-t.outbox.ready.signal:
+			case <-ticker.C:
+				due = true
+			case <-t.beatNow:
+				due = true
+			}
+		}
+		if due {
+			if err := t.writeHeartbeat(ctx); err != nil {
+				return err
+			}
+			ticker.Reset(time.Duration(t.rules().cfg.Heartbeat))
+		}
+	}
+}
+
+// writeBatch makes the events of a batch durable and settles them. An event that the
+// log refuses is found by halving, and does not keep the others out.
+func (t *term) writeBatch(ctx context.Context, batch []*lane) error {
+	var flights []flight
+	for _, l := range batch {
+		for _, p := range l.flying {
+			flights = append(flights, flight{l, p})
+		}
+	}
+	return t.writeFlights(ctx, flights)
+}
+
+// flight is one event under way.
+type flight struct {
+	lane *lane
+	planned
+}
+
+func (t *term) writeFlights(ctx context.Context, flights []flight) error {
+	if len(flights) == 0 {
+		return nil
+	}
+	events := make([]pipeline.Event, len(flights))
+	spans := make([]telemetry.Span, len(flights))
+	for i, f := range flights {
+		events[i] = f.Event
+		_, spans[i] = telemetry.StartSpan(telemetry.Extract(ctx, f.Trace), telemetry.SpanPublish,
+			[]telemetry.Attr{telemetry.Int(telemetry.KeyCount, len(flights))})
+	}
+	last, err := t.write(ctx, events)
+	for i, s := range spans {
+		s.End(err, telemetry.String(telemetry.KeyEpoch, last.Epoch), telemetry.Int64(telemetry.KeySequence, int64(last.Seq)-int64(len(spans)-1-i))) //nolint:gosec // sequences fit
+	}
+	switch {
+	case err == nil:
+		for _, f := range flights {
+			t.outbox.settle(f.lane, f.planned, nil)
+			telemetry.Add(ctx, telemetry.MetricCollectEvents, 1, telemetry.String(telemetry.KeySite, t.site),
+				telemetry.String(telemetry.KeyKind, f.Ref.GroupResource().String()), telemetry.String(telemetry.KeyOp, f.Op.String()))
+		}
+		telemetry.Add(ctx, telemetry.MetricPublishEvents, int64(len(flights)), telemetry.String(telemetry.KeySite, t.site))
+		return nil
+	case !refused(err):
+		return err
+	case len(flights) > 1:
+		half := len(flights) / 2
+		if err := t.writeFlights(ctx, flights[:half]); err != nil {
+			return err
+		}
+		return t.writeFlights(ctx, flights[half:])
+	}
+	f := flights[0]
+	t.log.ErrorContext(ctx, "log refuses object",
+		telemetry.KeyKind, f.Ref.GroupResource().String(), telemetry.KeyNamespace, f.Ref.Namespace, telemetry.KeyName, f.Ref.Name,
+		telemetry.KeyVersion, f.Version, telemetry.KeyError, err)
+	t.outbox.settle(f.lane, f.planned, err)
+	t.beat()
+	return nil
+}
+
+// refused reports whether the log will never take what it was handed.
+func refused(err error) bool {
+	class := pipeline.ClassOf(err)
+	return errors.Is(err, pipeline.ErrTooLarge) || class == pipeline.Malformed || class == pipeline.Invalid
+}
+
+// write appends events, and tries again with backoff for as long as the log is away.
+func (t *term) write(ctx context.Context, events []pipeline.Event) (pipeline.Position, error) {
+	pause := newBackOff()
+	site := telemetry.String(telemetry.KeySite, t.site)
+	failing := ""
+	for {
+		begin := time.Now()
+		attempt, cancel := context.WithTimeout(ctx, appendTimeout)
+		last, err := t.writer.Append(attempt, events)
+		cancel()
+		telemetry.Record(ctx, telemetry.MetricPublishSeconds, time.Since(begin).Seconds(), site)
+		if err == nil {
+			if failing != "" {
+				t.outbox.setAway(false)
+				t.log.InfoContext(ctx, "log takes events again")
+			}
+			return last, nil
+		}
+		telemetry.Add(ctx, telemetry.MetricPublishErrors, 1, site)
+		if errors.Is(err, pipeline.ErrFenced) || refused(err) || ctx.Err() != nil {
+			if failing != "" {
+				t.outbox.setAway(false)
+			}
+			return last, fmt.Errorf("append to the history: %w", err)
+		}
+		if text := err.Error(); text != failing {
+			failing = text
+			t.outbox.setAway(true)
+			t.log.WarnContext(ctx, "cannot write to the log, trying again", telemetry.KeyError, err, telemetry.KeyCount, len(events))
+		}
+		wait(ctx, pause.NextBackOff())
+	}
+}
+
+// writeHeartbeat appends a heartbeat.
+func (t *term) writeHeartbeat(ctx context.Context) error {
+	h := t.outbox.heartbeat(time.Now().UTC(), t.incarnation, t.problemsNow())
+	event, err := h.Event(t.site)
+	if err != nil {
+		return err
+	}
+	if _, err := t.write(ctx, []pipeline.Event{event}); err != nil {
+		return err
+	}
+	t.healthy.Store(h.Complete)
+	return nil
+}
+
+// beat has a heartbeat written soon.
+func (t *term) beat() {
+	select {
+	case t.beatNow <- struct{}{}:
+	default:
+	}
+}

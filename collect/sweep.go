@@ -1,0 +1,85 @@
+package collect
+
+import "github.com/dr-syncer/dr-syncer/pipeline"
+
+// sweep is a complete list of one kind beside what is known, to judge whether
+// absence from the list is evidence.
+type sweep struct {
+	// version is that of the list; recorded is the newest that the kind is known to have
+	// reached in this epoch, 0 if it is not known. 0 is also a version that is no number.
+	version, recorded uint64
+	// older is set if the list shows an object at an older version than it must have had
+	// by then.
+	older bool
+	// source is the incarnation of the source now, recordedSource that of the epoch.
+	source, recordedSource string
+}
+
+// judgment is what a complete list proves.
+type judgment uint8
+
+const (
+	// trusted: what is absent is gone.
+	trusted judgment = iota + 1
+	// reset: the source is another, or was put back to an earlier state. Absence
+	// proves nothing, and a new epoch has to begin.
+	reset
+	// undecided: it cannot be told. Absence proves nothing.
+	undecided
+)
+
+// judge keeps the law of sweeps: absence is evidence only in a list that is complete,
+// not older than what was recorded, and from the same source.
+func (s sweep) judge() (judgment, string) {
+	switch {
+	case s.source == "" || s.recordedSource == "":
+		return undecided, "the identity of the source is not known"
+	case s.source != s.recordedSource:
+		return reset, "the source is another cluster than before"
+	case s.version == 0:
+		return undecided, "the version of the list is not a number"
+	case s.version < s.recorded:
+		return reset, "the source's version went backwards"
+	case s.older:
+		return reset, "an object of the source went back to an older version"
+	}
+	return trusted, ""
+}
+
+// listed is an object as a complete list names it.
+type listed struct {
+	uid     uid
+	version uint64
+}
+
+// compare holds a complete list of a kind at a version against what is known. absent
+// are the objects that the list does not name, though they were known before it: held
+// entries are left out, since from before the epoch their absence proves nothing, and so is
+// what was read after the list began. older is set if the list shows an object at an older version than one it
+// must have had by then.
+func (o *outbox) compare(k pipeline.GroupResource, list map[objectKey]listed, version uint64) (absent []objectKey, older bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	check := func(ref pipeline.Ref, now latest) {
+		if !now.known || now.held || now.version > version {
+			return
+		}
+		in, there := list[keyOf(ref)]
+		switch {
+		case !there:
+			absent = append(absent, keyOf(ref))
+		case in.uid == now.uid && in.version < now.version:
+			older = true
+		}
+	}
+	for key := range o.inv.kinds[k] {
+		ref := pipeline.Ref{Site: o.site, Group: k.Group, Resource: k.Resource, Namespace: key.namespace, Name: key.name}
+		check(ref, o.latest(ref, o.lanes[ref]))
+	}
+	for ref, l := range o.lanes {
+		if _, counted := o.inv.get(ref); !counted && ref.GroupResource() == k {
+			check(ref, o.latest(ref, l))
+		}
+	}
+	return absent, older
+}

@@ -1,0 +1,194 @@
+package collect
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// kindWatch hands what is seen of one kind to the outbox: selected, cleaned and
+// digested, so that what is not news never leaves its goroutine. It is a kube.Handler.
+type kindWatch struct {
+	term    *term
+	kind    kube.Kind
+	rules   *kindRules
+	cleaner *kindCleaner
+	buf     []byte // of the cleaner, used again
+
+	ctx   context.Context    //nolint:containedctx // kube.Handler's calls have none; it is that of the Watch that makes them
+	again context.CancelFunc // ends the Watch, to begin with a new complete list
+}
+
+var _ kube.Handler = (*kindWatch)(nil)
+
+// run watches until ctx ends.
+func (w *kindWatch) run(ctx context.Context) {
+	pause := newBackOff()
+	for ctx.Err() == nil {
+		w.ctx, w.again = context.WithCancel(ctx)
+		w.term.source.Watch(w.ctx, w.kind, kube.WatchOptions{OnError: w.onError}, w)
+		w.again()
+		wait(ctx, pause.NextBackOff())
+	}
+}
+
+func (w *kindWatch) ref(namespace, name string) pipeline.Ref {
+	return pipeline.Ref{
+		Site: w.term.site, Group: w.kind.Group, Resource: w.kind.Resource, Namespace: namespace, Name: name,
+	}
+}
+
+func (w *kindWatch) sighting(p presence, uid, version string) *sighting {
+	return &sighting{
+		presence: p, uid: uid, version: version, observed: time.Now(),
+		apiVersion: w.kind.APIVersion(), kind: w.kind.Kind,
+	}
+}
+
+// Observe implements kube.Handler.
+func (w *kindWatch) Observe(o kube.Object) {
+	w.term.noticeKind(w.kind.GroupResource)
+	w.term.outbox.waitForRoom(w.ctx)
+	var result outcome
+	result, w.buf = w.take(w.ctx, o, w.buf)
+	if result == unchanged {
+		telemetry.Add(w.ctx, telemetry.MetricCollectUnchanged, 1,
+			telemetry.String(telemetry.KeySite, w.term.site), telemetry.String(telemetry.KeyKind, w.kind.GroupResource.String()))
+	}
+}
+
+// take decides about an object and hands it to the outbox. It works in buf and returns it, so
+// that it can be used again; apart from that it is safe for concurrent use.
+func (w *kindWatch) take(ctx context.Context, o kube.Object, buf []byte) (outcome, []byte) {
+	ref := w.ref(o.Namespace, o.Name)
+	v, err := look(o.Raw)
+	if err != nil {
+		w.term.unreadable(ctx, ref, err)
+		return unchanged, buf
+	}
+	result := unchanged
+	switch w.rules.decide(v).Action {
+	case Collect:
+		s := w.sighting(present, o.UID, o.Version)
+		buf = w.cleaner.clean(buf[:0], v)
+		s.body, s.digest, s.manager = buf, pipeline.DigestOf(buf), strings.Clone(v.manager())
+		result = w.term.outbox.see(ctx, ref, s)
+	case Skip, Ignore:
+		result = w.term.outbox.see(ctx, ref, w.sighting(unwanted, o.UID, o.Version))
+	case Freeze:
+	}
+	return result, buf
+}
+
+// Delete implements kube.Handler.
+func (w *kindWatch) Delete(o kube.Object) {
+	w.term.noticeKind(w.kind.GroupResource)
+	ref := w.ref(o.Namespace, o.Name)
+	// An object that was ignored in its last state is gone without a word.
+	if v, err := look(o.Raw); err == nil {
+		if action := w.rules.decide(v).Action; action == Skip || action == Ignore {
+			w.term.outbox.see(w.ctx, ref, w.sighting(unwanted, o.UID, o.Version))
+			return
+		}
+	}
+	s := w.sighting(gone, o.UID, o.Version)
+	s.evidence = pipeline.EvidenceWatch
+	w.term.outbox.lose(w.ctx, ref, s)
+}
+
+// Progress implements kube.Handler.
+func (w *kindWatch) Progress(version string) {
+	w.term.outbox.onProgress(w.kind.GroupResource, func(p *progress) {
+		if p.listed {
+			p.seen = version
+		}
+	})
+}
+
+// Replace implements kube.Handler: the sweep.
+func (w *kindWatch) Replace(present []kube.Object, version string) {
+	list := make(map[objectKey]listed, len(present))
+	for _, o := range present {
+		u, _ := packUID(o.UID)
+		list[objectKey{o.Namespace, o.Name}] = listed{uid: u, version: number(o.Version)}
+	}
+	k := w.kind.GroupResource
+	s := sweep{version: number(version), recorded: w.term.outbox.recorded(k), recordedSource: w.term.incarnation}
+	var absent []objectKey
+	absent, s.older = w.term.outbox.compare(k, list, s.version)
+	s.source = s.recordedSource
+	if len(absent) > 0 || s.older || s.version < s.recorded {
+		// Something hangs on it: ask whether it still is the same source.
+		var err error
+		if s.source, err = w.term.source.ClusterUID(w.ctx); err != nil {
+			if w.ctx.Err() == nil {
+				w.onError(fmt.Errorf("ask the source for its identity: %w", err))
+				w.again()
+			}
+			return
+		}
+	}
+	verdict, reason := s.judge()
+	switch verdict {
+	case trusted:
+		w.sweepAway(absent, version)
+	case reset:
+		w.term.reset(w.ctx, k, reason)
+		return
+	case undecided:
+		if len(absent) > 0 {
+			w.term.log.WarnContext(w.ctx, "absence from list proves nothing",
+				telemetry.KeyKind, k.String(), telemetry.KeyReason, reason, telemetry.KeyCount, len(absent))
+		}
+	}
+	first := false
+	w.term.outbox.onProgress(k, func(p *progress) {
+		first = !p.listed
+		p.seen, p.listed = version, true
+	})
+	if first {
+		w.term.beat() // perhaps the last that was missing
+	}
+}
+
+// sweepAway takes up that objects are gone, or not selected any more.
+func (w *kindWatch) sweepAway(absent []objectKey, version string) {
+	for _, key := range absent {
+		ref := w.ref(key.namespace, key.name)
+		if w.rules.selector.Key(w.kind.GroupResource, key.namespace, key.name).Action != Collect {
+			w.term.outbox.release(w.ctx, ref)
+			continue
+		}
+		s := w.sighting(gone, "", version)
+		s.evidence = pipeline.EvidenceSweep
+		w.term.outbox.lose(w.ctx, ref, s)
+	}
+}
+
+// onError notes a failure of the watch, nil for its end.
+func (w *kindWatch) onError(err error) {
+	k := w.kind.GroupResource
+	text := ""
+	if err != nil {
+		text = err.Error()
+		telemetry.Add(w.ctx, telemetry.MetricCollectErrors, 1,
+			telemetry.String(telemetry.KeySite, w.term.site), telemetry.String(telemetry.KeyKind, k.String()))
+	}
+	former := ""
+	w.term.outbox.onProgress(k, func(p *progress) { former, p.failing = p.failing, text })
+	switch {
+	case text == former:
+	case text == "":
+		w.term.log.InfoContext(w.ctx, "kind is collected again", telemetry.KeyKind, k.String())
+	default:
+		w.term.log.WarnContext(w.ctx, "cannot collect kind", telemetry.KeyKind, k.String(), telemetry.KeyError, err)
+	}
+	if (text == "") != (former == "") {
+		w.term.beat()
+	}
+}
