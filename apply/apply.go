@@ -1,0 +1,448 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/tidwall/gjson"
+
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// Client is what an Applier needs of an API server; *kube.Client is one.
+type Client interface {
+	Kind(ctx context.Context, gr pipeline.GroupResource) (kube.Kind, error)
+	Get(ctx context.Context, k kube.Kind, namespace, name string) (kube.Object, error)
+	Apply(ctx context.Context, k kube.Kind, namespace, name string, body []byte) (m kube.Meta, created bool, err error)
+	Delete(ctx context.Context, k kube.Kind, namespace, name, uid string) error
+	ForgetKinds()
+}
+
+// Transform changes an object on its way, before namespaces are mapped and marks
+// are set. It must be safe for concurrent use and must not change body in place. A nil body
+// without an error means that the object is not wanted here.
+type Transform interface {
+	Transform(ctx context.Context, ref pipeline.Ref, body []byte) ([]byte, error)
+}
+
+// Settings wire an Applier.
+type Settings struct {
+	// Namespace and Name are the Replication's.
+	Namespace, Name string
+	Spec            v1alpha1.ReplicationSpec
+	Client          Client
+	// Inventory is that of Client's server and runs already, or will.
+	Inventory *Inventory
+	// Transform may be nil.
+	Transform Transform
+	// Protected are destination namespaces that are never written to, beside the cluster's
+	// own: that of DR-Syncer itself.
+	Protected []string
+	// Orphaned reports that no Replication has the mark any more, so that an adopting
+	// one may take its copies over. nil means that all have.
+	Orphaned func(mark string) bool
+	Log      *slog.Logger
+}
+
+// How long an attempt waits for the server before it leaves the rest to a retry.
+const (
+	goneTimeout        = 5 * time.Second
+	establishedTimeout = 10 * time.Second
+	// maxRounds bounds how often one attempt decides anew because the copy was not what it seemed.
+	maxRounds = 4
+)
+
+// Applier applies the records of one source for one Replication. It is a
+// pipeline.Sink.
+type Applier struct {
+	client    Client
+	inventory *Inventory
+	transform Transform
+	selector  *Selector
+	rewriter  rewriter
+	policy    policy
+	immutable v1alpha1.ImmutablePolicy
+	protected []string
+	log       *slog.Logger
+}
+
+var _ pipeline.Sink = (*Applier)(nil)
+
+// New returns an Applier, or what Validate says of the spec.
+func New(s Settings) (*Applier, error) {
+	selector, err := NewSelector(s.Spec)
+	if err != nil {
+		return nil, err
+	}
+	a := &Applier{
+		client:    s.Client,
+		inventory: s.Inventory,
+		transform: s.Transform,
+		selector:  selector,
+		policy: policy{
+			mark:     Mark(s.Namespace, s.Name),
+			retain:   s.Spec.DeletionPolicy == v1alpha1.DeletionRetain,
+			adopt:    s.Spec.ConflictPolicy == v1alpha1.ConflictAdopt,
+			orphaned: s.Orphaned,
+		},
+		protected: append(slices.Clone(systemNamespaces), s.Protected...),
+		log:       s.Log,
+	}
+	if a.policy.orphaned == nil {
+		a.policy.orphaned = func(string) bool { return false }
+	}
+	if s.Spec.ImmutablePolicy != nil {
+		a.immutable = *s.Spec.ImmutablePolicy
+	}
+	a.rewriter = rewriter{mark: a.policy.mark, place: selector.place, mapNamespace: selector.MapNamespace}
+	return a, nil
+}
+
+// Wants reports whether objects of the kind can be selected at all.
+func (a *Applier) Wants(k pipeline.GroupResource) bool { return a.selector.Kind(k) }
+
+// Observe learns from a record what later ones may depend on. It must be told every
+// record, in the history's order, before Apply is. It reports that more is selected
+// now than before: then everything must be read again.
+func (a *Applier) Observe(r pipeline.Record) (grew bool) { return a.selector.Observe(r) }
+
+// OnDrift has fn called with the source's Ref of each copy that somebody else changed or
+// deleted, until cancel is called. Its newest record should then be applied again. fn must not block.
+func (a *Applier) OnDrift(fn func(pipeline.Ref)) (cancel func()) {
+	return a.inventory.OnDrift(a.policy.mark, fn)
+}
+
+// Synced counts the copies, per kind, that are as the log last said.
+func (a *Applier) Synced() map[pipeline.GroupResource]int64 {
+	return a.inventory.Synced(a.policy.mark)
+}
+
+// Apply implements pipeline.Sink: one server-side apply, one delete, or nothing.
+func (a *Applier) Apply(ctx context.Context, r pipeline.Record) (pipeline.Result, error) {
+	switch r.Op {
+	case pipeline.OpPut:
+		d, err := a.desire(ctx, r)
+		if err != nil {
+			return "", err
+		}
+		if d == nil {
+			return pipeline.ResultSkipped, nil
+		}
+		return a.traced(ctx, r, d)
+	case pipeline.OpDelete:
+		if !a.selector.Kind(r.Ref.GroupResource()) {
+			return pipeline.ResultSkipped, nil
+		}
+		d := &desired{}
+		d.namespace, d.name = a.selector.place(r.Ref)
+		return a.traced(ctx, r, d)
+	case pipeline.OpRelease, pipeline.OpHeartbeat:
+	}
+	return pipeline.ResultSkipped, nil
+}
+
+// desire makes what a put wants; nil if it is not selected.
+func (a *Applier) desire(ctx context.Context, r pipeline.Record) (d *desired, err error) {
+	ctx, span := telemetry.StartSpan(ctx, telemetry.SpanTransform, attrs(r))
+	defer func() { span.End(err) }()
+	switch a.selector.object(r.Ref, r.Body) {
+	case unselected:
+		return nil, nil //nolint:nilnil // not selected is an answer
+	case undecided:
+		return nil, pipeline.WithClass(pipeline.Dependency,
+			fmt.Errorf("select %s: the labels of its namespace are not known yet", r.Ref))
+	case selected:
+	}
+	if isNamespace(r.Ref.GroupResource()) && a.selector.MapNamespace(r.Ref.Name) == "default" {
+		return nil, nil //nolint:nilnil // every cluster has its own
+	}
+	body := r.Body
+	if a.transform != nil {
+		if body, err = a.transform.Transform(ctx, r.Ref, body); err != nil {
+			return nil, fmt.Errorf("transform %s: %w", r.Ref, err)
+		}
+		if body == nil {
+			return nil, nil //nolint:nilnil // not wanted is an answer
+		}
+	}
+	made, err := a.rewriter.desire(r, body)
+	if err != nil {
+		return nil, malformed(r.Ref, err)
+	}
+	in := made.namespace
+	if isNamespace(r.Ref.GroupResource()) {
+		in = made.name
+	}
+	if slices.Contains(a.protected, in) {
+		return nil, pipeline.WithClass(pipeline.Forbidden,
+			fmt.Errorf("apply %s: namespace %q belongs to this cluster itself: exclude it or map it to another name", r.Ref, in))
+	}
+	return &made, nil
+}
+
+// traced runs one attempt in its span.
+func (a *Applier) traced(ctx context.Context, r pipeline.Record, d *desired) (res pipeline.Result, err error) {
+	ctx, span := telemetry.StartSpan(ctx, telemetry.SpanApply, attrs(r))
+	start := time.Now()
+	defer func() {
+		outcome := string(res)
+		if err != nil {
+			outcome = pipeline.ClassOf(err).String()
+		}
+		span.End(err, telemetry.String(telemetry.KeyResult, outcome))
+		telemetry.Record(ctx, telemetry.MetricApplySeconds, time.Since(start).Seconds(),
+			telemetry.String(telemetry.KeyKind, r.Ref.GroupResource().String()), telemetry.String(telemetry.KeyResult, outcome))
+	}()
+	return a.attempt(ctx, r, d)
+}
+
+// attempt decides and performs, and decides again when the copy turns out not to be
+// what the inventory said.
+func (a *Applier) attempt(ctx context.Context, r pipeline.Record, d *desired) (pipeline.Result, error) {
+	s, err := a.inventory.shelf(ctx, r.Ref.GroupResource())
+	if err != nil {
+		if r.Op == pipeline.OpDelete && pipeline.ClassOf(err) == pipeline.Dependency {
+			return pipeline.ResultUnchanged, nil // what is not served has no copies
+		}
+		return "", fmt.Errorf("apply %s: %w", r.Ref, err)
+	}
+	t := target{shelf: s, key: key{d.namespace, d.name}, record: r, desired: d}
+	for range maxRounds {
+		e := s.look(t.key)
+		if e.unproven != "" && e.digest == d.digest && !owns(e.unproven, d.marked(e.origin, "")) {
+			e.drifted = true
+		}
+		p := a.policy
+		p.displaced = func(from string) bool {
+			namespace, name := a.selector.place(sourceOf(r.Ref, from))
+			return !a.selector.Namespace(from) || namespace != d.namespace || name != d.name
+		}
+		act := decide(r, d.digest, e, p)
+		res, err := a.perform(ctx, t, e, act)
+		if !errors.Is(err, errAgain) {
+			return res, err
+		}
+	}
+	return "", fmt.Errorf("apply %s: the copy keeps changing", r.Ref)
+}
+
+// target is one copy and what a record wants of it.
+type target struct {
+	shelf   *shelf
+	key     key
+	record  pipeline.Record
+	desired *desired
+}
+
+// errAgain has the attempt decide anew.
+var errAgain = errors.New("decide again")
+
+func (a *Applier) perform(ctx context.Context, t target, e entry, act action) (pipeline.Result, error) {
+	switch act.verb {
+	case doNothing:
+		if act.result == pipeline.ResultUnchanged && t.record.Op == pipeline.OpPut {
+			t.shelf.proven(t.key, t.record.Position)
+		}
+		return act.result, nil
+	case doRefuse:
+		return "", pipeline.WithClass(act.class, fmt.Errorf("apply %s: %s", t.record.Ref, act.reason))
+	case doWait:
+		if err := a.awaitGone(ctx, t, act.uid); err != nil {
+			return "", pipeline.WithClass(pipeline.Dependency, fmt.Errorf("apply %s: %s", t.record.Ref, act.reason))
+		}
+		return "", errAgain
+	case doApply:
+		return a.write(ctx, t, e, act.uid)
+	case doDelete:
+		return a.remove(ctx, t, act.uid)
+	}
+	return "", fmt.Errorf("apply %s: unknown verb %d", t.record.Ref, act.verb)
+}
+
+// write applies, and handles what the server says to it.
+func (a *Applier) write(ctx context.Context, t target, e entry, uid string) (pipeline.Result, error) {
+	created, err := a.send(ctx, t, uid)
+	switch {
+	case err == nil && created:
+		return pipeline.ResultCreated, nil
+	case err == nil:
+		if e.holder == absent {
+			a.log.Warn("an object appeared while its copy was being created and was taken over",
+				telemetry.KeyKind, t.record.Ref.GroupResource().String(), telemetry.KeyNamespace, t.key.namespace, telemetry.KeyName, t.key.name)
+		}
+		return pipeline.ResultConfigured, nil
+	case kube.IsConflict(err) && uid != "":
+		if err := a.refresh(ctx, t); err != nil {
+			return "", err
+		}
+		return "", errAgain
+	case pipeline.ClassOf(err) == pipeline.Immutable && uid != "":
+		return a.replace(ctx, t, uid, err)
+	}
+	return "", fmt.Errorf("apply %s: %w", t.record.Ref, err)
+}
+
+// send makes the one request of a write and records its outcome.
+func (a *Applier) send(ctx context.Context, t target, uid string) (created bool, err error) {
+	if !t.shelf.begin(t.key) {
+		return false, errors.New("another Replication is writing this object")
+	}
+	origin := originOf(t.record)
+	kind := t.shelf.kind
+	// The body is of the version that the source prefers, which may not be the destination's.
+	if v := gjson.GetBytes(t.desired.body, "apiVersion").Str; v != "" {
+		kind.Version = v[strings.LastIndexByte(v, '/')+1:]
+	}
+	m, created, err := a.client.Apply(ctx, kind, t.key.namespace, t.key.name, t.desired.marked(origin, uid))
+	if err != nil {
+		t.shelf.abort(t.key)
+		return false, err
+	}
+	t.shelf.wrote(t.key, m, origin, t.desired.digest, a.policy.mark)
+	if t.record.Ref.GroupResource() == crds {
+		return created, a.awaitEstablished(ctx, t)
+	}
+	return created, nil
+}
+
+// replace does what the policy says about a field that cannot change.
+func (a *Applier) replace(ctx context.Context, t target, uid string, cause error) (pipeline.Result, error) {
+	switch immutableAction(a.immutable, t.record.Ref.GroupResource()) {
+	case v1alpha1.ImmutableSkip:
+		a.log.Debug("left as it is because a field cannot change",
+			telemetry.KeyKind, t.record.Ref.GroupResource().String(), telemetry.KeyNamespace, t.key.namespace, telemetry.KeyName, t.key.name)
+		return pipeline.ResultSkipped, nil
+	case v1alpha1.ImmutablePark:
+		return "", fmt.Errorf("apply %s: %w", t.record.Ref, cause)
+	case v1alpha1.ImmutableRecreate:
+	}
+	if res, err := a.remove(ctx, t, uid); err != nil {
+		return res, err
+	}
+	if err := a.awaitGone(ctx, t, uid); err != nil {
+		return "", pipeline.WithClass(pipeline.Dependency,
+			fmt.Errorf("recreate %s: the former copy is still being deleted", t.record.Ref))
+	}
+	if _, err := a.send(ctx, t, ""); err != nil {
+		return "", fmt.Errorf("recreate %s: %w", t.record.Ref, err)
+	}
+	return pipeline.ResultRecreated, nil
+}
+
+// immutableAction is what the policy says of a kind.
+func immutableAction(p v1alpha1.ImmutablePolicy, k pipeline.GroupResource) v1alpha1.ImmutableAction {
+	if act, ok := p.Kinds[k.String()]; ok {
+		return act
+	}
+	switch {
+	case k == claims || k == volumes || k == crds || isNamespace(k):
+		return v1alpha1.ImmutablePark
+	case p.Default == "":
+		return v1alpha1.ImmutableRecreate
+	}
+	return p.Default
+}
+
+// remove deletes the copy that has the UID.
+func (a *Applier) remove(ctx context.Context, t target, uid string) (pipeline.Result, error) {
+	gr := t.record.Ref.GroupResource()
+	if isNamespace(gr) || gr == crds {
+		others, err := a.inventory.outsiders(ctx, gr, t.key.name, a.policy.mark)
+		if err != nil {
+			return "", fmt.Errorf("delete %s: %w", t.record.Ref, err)
+		}
+		if len(others) > 0 {
+			return "", pipeline.WithClass(pipeline.Foreign,
+				fmt.Errorf("delete %s: that would delete objects that are not copies of this Replication (%s): move or delete them", t.record.Ref, strings.Join(others, ", ")))
+		}
+	}
+	t.shelf.ending(t.key, uid)
+	err := a.client.Delete(ctx, t.shelf.kind, t.key.namespace, t.key.name, uid)
+	if err == nil {
+		t.shelf.deleted(t.key, uid)
+		if gr == crds {
+			a.client.ForgetKinds()
+		}
+		return pipeline.ResultDeleted, nil
+	}
+	t.shelf.spared(t.key, uid)
+	if kube.IsConflict(err) {
+		if err := a.refresh(ctx, t); err != nil {
+			return "", err
+		}
+		return "", errAgain
+	}
+	return "", fmt.Errorf("delete %s: %w", t.record.Ref, err)
+}
+
+// refresh reads the copy, since it is not what the inventory says.
+func (a *Applier) refresh(ctx context.Context, t target) error {
+	o, err := a.client.Get(ctx, t.shelf.kind, t.key.namespace, t.key.name)
+	switch {
+	case err == nil:
+		t.shelf.refresh(t.key, &o)
+	case kube.IsNotFound(err):
+		t.shelf.refresh(t.key, nil)
+	default:
+		return fmt.Errorf("apply %s: %w", t.record.Ref, err)
+	}
+	return nil
+}
+
+// awaitGone waits a while for an object that is being deleted.
+func (a *Applier) awaitGone(ctx context.Context, t target, uid string) error {
+	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
+	defer cancel()
+	return t.shelf.leave(ctx, t.key, uid)
+}
+
+// awaitEstablished waits until the server serves a definition's kind, so that its objects can
+// follow at once.
+func (a *Applier) awaitEstablished(ctx context.Context, t target) error {
+	defer a.client.ForgetKinds()
+	ctx, cancel := context.WithTimeout(ctx, establishedTimeout)
+	defer cancel()
+	errPending := pipeline.WithClass(pipeline.Dependency, errors.New("the definition is not established yet"))
+	delay := backoff.NewExponentialBackOff(backoff.WithInitialInterval(20*time.Millisecond), backoff.WithMaxInterval(time.Second))
+	return backoff.Retry(func() error {
+		o, err := a.client.Get(ctx, t.shelf.kind, t.key.namespace, t.key.name)
+		if err != nil {
+			return backoff.Permanent(err)
+		}
+		if gjson.GetBytes(o.Raw, `status.conditions.#(type=="Established").status`).Str != "True" {
+			return errPending
+		}
+		return nil
+	}, backoff.WithContext(delay, ctx))
+}
+
+// sourceOf is ref moved to another source namespace.
+func sourceOf(ref pipeline.Ref, namespace string) pipeline.Ref {
+	if isNamespace(ref.GroupResource()) {
+		ref.Name = namespace
+	} else {
+		ref.Namespace = namespace
+	}
+	return ref
+}
+
+// attrs are the attributes of a record's spans.
+func attrs(r pipeline.Record) []telemetry.Attr {
+	return []telemetry.Attr{
+		telemetry.String(telemetry.KeySite, r.Ref.Site),
+		telemetry.String(telemetry.KeyKind, r.Ref.GroupResource().String()),
+		telemetry.String(telemetry.KeyNamespace, r.Ref.Namespace),
+		telemetry.String(telemetry.KeyName, r.Ref.Name),
+		telemetry.String(telemetry.KeyEpoch, r.Position.Epoch),
+		telemetry.Int64(telemetry.KeySequence, int64(r.Position.Seq)), //nolint:gosec // never that large
+	}
+}

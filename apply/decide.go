@@ -1,0 +1,128 @@
+package apply
+
+import (
+	"fmt"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
+)
+
+// verb is what is to be done with a copy.
+type verb uint8
+
+const (
+	// doNothing: the record has no effect; the action's result says why.
+	doNothing verb = iota
+	// doApply: one server-side apply, bound to the action's UID if it has one.
+	doApply
+	// doDelete: one delete with the action's UID as precondition.
+	doDelete
+	// doWait: a former copy is on its way out; then decide again.
+	doWait
+	// doRefuse: the action's class and reason say why it must not be done.
+	doRefuse
+)
+
+// action is a decision.
+type action struct {
+	verb   verb
+	uid    string          // of the copy that is meant
+	result pipeline.Result // of doNothing
+	class  pipeline.Class  // of doRefuse
+	reason string
+}
+
+// policy is what a Replication says about decisions.
+type policy struct {
+	mark          string
+	retain, adopt bool
+	// orphaned reports that a mark belongs to no Replication any more.
+	orphaned func(mark string) bool
+	// displaced reports that objects of a source namespace do no longer belong where the copy is.
+	displaced func(from string) bool
+}
+
+// decide says what is to be done about a record, given the digest of what it wants
+// (for a put) and what is known of the copy. It reads nothing else: not the body, not
+// the clock, not the server.
+//
+// Its promises: what does not carry our mark is refused unless the policy adopts, and a
+// copy of a Replication that exists is refused even then; a record older than the copy
+// changes nothing; an equal copy is left alone; a delete needs evidence, a UID, our
+// mark, the same source object's name and a copy older than the tombstone.
+func decide(r pipeline.Record, want pipeline.Digest, e entry, p policy) action {
+	switch r.Op {
+	case pipeline.OpPut:
+		return decidePut(r, want, e, p)
+	case pipeline.OpDelete:
+		return decideDelete(r, e, p)
+	case pipeline.OpRelease:
+		return skip("the source has released the object; its copy stays as it is")
+	case pipeline.OpHeartbeat:
+		return skip("not an object")
+	}
+	return action{verb: doRefuse, class: pipeline.Malformed, reason: fmt.Sprintf("unknown operation %d", r.Op)}
+}
+
+func skip(reason string) action {
+	return action{verb: doNothing, result: pipeline.ResultSkipped, reason: reason}
+}
+
+func decidePut(r pipeline.Record, want pipeline.Digest, e entry, p policy) action {
+	switch e.holder {
+	case absent:
+		return action{verb: doApply}
+	case foreign:
+		if p.adopt {
+			return action{verb: doApply}
+		}
+		return action{verb: doRefuse, class: pipeline.Foreign,
+			reason: "an object of this name exists that is not a copy: remove it, or set conflictPolicy: Adopt"}
+	case marked:
+	}
+	from := originOf(r).Namespace
+	switch {
+	case e.mark != p.mark && !(p.adopt && p.orphaned(e.mark)):
+		return action{verb: doRefuse, class: pipeline.Foreign,
+			reason: fmt.Sprintf("the object is a copy of Replication %q: let only one of the two select it", e.mark)}
+	case e.deleting:
+		return action{verb: doWait, uid: e.uid, reason: "the former copy is still being deleted"}
+	case e.mark != p.mark, e.origin.Site != r.Ref.Site:
+		return action{verb: doApply, uid: e.uid}
+	case e.origin.Namespace != from && !p.displaced(e.origin.Namespace):
+		return action{verb: doRefuse, class: pipeline.Foreign,
+			reason: fmt.Sprintf("source namespaces %q and %q both have this object and are mapped to one namespace: map them to two", e.origin.Namespace, from)}
+	case r.Position.Compare(e.watermark()) < 0:
+		return skip("the copy is newer")
+	case e.digest == want && !e.drifted && e.origin.UID == r.UID && e.origin.Namespace == from:
+		return action{verb: doNothing, uid: e.uid, result: pipeline.ResultUnchanged}
+	}
+	return action{verb: doApply, uid: e.uid}
+}
+
+func decideDelete(r pipeline.Record, e entry, p policy) action {
+	switch {
+	case r.Evidence == pipeline.EvidenceNone || r.UID == "":
+		return action{verb: doRefuse, class: pipeline.Malformed, reason: "the tombstone has no evidence or no UID"}
+	case e.holder == absent:
+		return action{verb: doNothing, result: pipeline.ResultUnchanged}
+	case e.holder == foreign || e.mark != p.mark:
+		return skip("the object is not a copy of this Replication")
+	case e.origin.Site != r.Ref.Site || e.origin.Namespace != originOf(r).Namespace:
+		return skip("the copy is of another source object")
+	case r.Position.Compare(e.watermark()) <= 0:
+		return skip("the copy is newer")
+	case p.retain:
+		return skip("deletionPolicy is Retain")
+	case e.deleting:
+		return action{verb: doNothing, uid: e.uid, result: pipeline.ResultUnchanged}
+	}
+	return action{verb: doDelete, uid: e.uid}
+}
+
+// watermark is the newest position known to be in the copy.
+func (e entry) watermark() pipeline.Position {
+	if e.seen.Compare(e.origin.Position) > 0 {
+		return e.seen
+	}
+	return e.origin.Position
+}

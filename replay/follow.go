@@ -1,0 +1,176 @@
+package replay
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// follow submits every record after from until the subscription is lost, the
+// history breaks, or everything must be read again.
+func (r *Run) follow(ctx context.Context, from pipeline.Position, following func()) error {
+	sub, err := r.s.History.Follow(ctx, r.s.Consumer, from)
+	if err != nil {
+		return fmt.Errorf("follow history: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var reader sync.WaitGroup
+	defer func() {
+		cancel()
+		reader.Wait()
+		if err := sub.Close(); err != nil {
+			r.s.Log.Debug("subscription not closed", telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyError, err)
+		}
+	}()
+	following()
+	r.replicating(from)
+	r.s.Log.Info("following the history", telemetry.KeyReplication, r.s.Pump.Owner,
+		telemetry.KeyEpoch, from.Epoch, telemetry.KeySequence, from.Seq)
+
+	deliveries := make(chan pipeline.Delivery)
+	lost := make(chan error, 1)
+	reader.Go(func() { lost <- next(ctx, sub, deliveries) })
+
+	for {
+		select {
+		case err := <-lost:
+			return fmt.Errorf("follow history: %w", err)
+		case d := <-deliveries:
+			if err := r.deliver(ctx, d); err != nil {
+				return err
+			}
+		case <-r.changed:
+			r.repair.arm(time.Now())
+		case <-r.repair.timer.C:
+			r.repair.fired(time.Now())
+			if err := r.redo(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// next passes on deliveries until the subscription or ctx ends.
+func next(ctx context.Context, sub pipeline.Subscription, to chan<- pipeline.Delivery) error {
+	for {
+		d, err := sub.Next(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case to <- d:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// deliver submits one record of the history, unless a newer one of its Ref was already.
+func (r *Run) deliver(ctx context.Context, d pipeline.Delivery) error {
+	defer r.followed(d)
+	if newer, ok := r.ahead[d.Ref]; ok && d.Invalid == nil {
+		if d.Position.Compare(newer) < 0 {
+			if d.Settler == nil {
+				return nil
+			}
+			if err := d.Settler.Ack(); err != nil {
+				r.s.Log.Debug("delivery not acknowledged", telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyError, err)
+			}
+			return nil
+		}
+		delete(r.ahead, d.Ref)
+	}
+	grew, err := r.submit(ctx, d, d.Position)
+	if err != nil {
+		return err
+	}
+	if grew {
+		r.s.Log.Info("more is selected now, reading everything again", telemetry.KeyReplication, r.s.Pump.Owner,
+			telemetry.KeyNamespace, d.Ref.Name)
+		return errAnew
+	}
+	return nil
+}
+
+// redo submits the newest records of the copies that have drifted.
+func (r *Run) redo(ctx context.Context) error {
+	refs := r.takeDrift()
+	if len(refs) > maxDrift {
+		r.s.Log.Info("many copies were changed by others, reading everything again",
+			telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyCount, len(refs))
+		return errAnew
+	}
+	kinds := map[pipeline.GroupResource]bool{}
+	for ref := range refs {
+		kinds[ref.GroupResource()] = true
+	}
+	base := r.position()
+	for _, wave := range r.group(keys(kinds)) {
+		for _, kind := range wave {
+			if err := r.read(ctx, kind, func(rec pipeline.Record) error {
+				if _, ok := refs[rec.Ref]; !ok {
+					return nil
+				}
+				_, err := r.submit(ctx, pipeline.Delivery{Record: rec}, base)
+				return err
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	r.s.Log.Debug("copies that others changed were applied again", telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyCount, len(refs))
+	return nil
+}
+
+// How soon drift is repaired, and how seldom if somebody keeps causing it.
+const (
+	repairDelay    = 300 * time.Millisecond
+	maxRepairDelay = 30 * time.Second
+	repairQuiet    = time.Minute
+)
+
+// repair paces the repair of drift: soon after the first sign, so that many signs
+// make one pass, and ever later while it goes on, so that a controller which
+// undoes our writes gets no endless fight out of it.
+type repair struct {
+	timer *time.Timer
+	armed bool
+	delay time.Duration
+	last  time.Time
+}
+
+func newRepair() *repair {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return &repair{timer: t, delay: repairDelay}
+}
+
+func (p *repair) arm(now time.Time) {
+	if p.armed {
+		return
+	}
+	if now.Sub(p.last) > repairQuiet {
+		p.delay = repairDelay
+	}
+	p.armed = true
+	p.timer.Reset(p.delay)
+}
+
+func (p *repair) fired(now time.Time) {
+	p.armed, p.last = false, now
+	p.delay = min(2*p.delay, maxRepairDelay)
+}
+
+func (p *repair) stop() { p.timer.Stop() }
+
+func keys(set map[pipeline.GroupResource]bool) []pipeline.GroupResource {
+	out := make([]pipeline.GroupResource, 0, len(set))
+	for k := range set {
+		out = append(out, k)
+	}
+	return out
+}
