@@ -43,7 +43,7 @@ help: ## List the targets
 
 .PHONY: demo
 demo: kube build ## Replicate an application between two real API servers, and watch
-	@go build -buildvcs=false -o $(TOOLS)/demo ./test/demo && KEEP=$(KEEP) exec $(TOOLS)/demo
+	@tools/progress.sh "Building the demo" 0 go build -buildvcs=false -o $(TOOLS)/demo ./test/demo && KEEP=$(KEEP) exec $(TOOLS)/demo
 
 .PHONY: test
 test: kube build ## Run every test: unit, conformance, integration (no root needed)
@@ -56,7 +56,7 @@ race: prerequisites-race ## The same with the race detector
 .PHONY: build
 build: prerequisites ## Build the products into bin/
 	@mkdir -p $(BIN)
-	@$(BUILD) -o $(BIN)/ ./cmd/...
+	@tools/progress.sh "Building the products (once: about 3 minutes on 2 cores, seconds when cached)" 0 $(BUILD) -o $(BIN)/ ./cmd/...
 
 .PHONY: kube
 kube: prerequisites ## Build the Kubernetes that tests and demo run against

@@ -2,9 +2,9 @@
 # progress.sh TITLE TOTAL COMMAND [ARGUMENT ...]
 #
 # Runs a long command that prints a line per step (go build -v does, per
-# package), and says every few seconds how far it is. TOTAL is the number of
-# lines to expect; 0 if that is not known. The output itself is shown only when
-# the command fails.
+# package), and says every few seconds how far it is; nothing when it is over in
+# two. TOTAL is the number of lines to expect; 0 if that is not known. The output
+# itself is shown only when the command fails.
 set -eu
 title=$1 total=$2
 shift 2
@@ -22,14 +22,15 @@ elapsed() {
 	s=$(($(date +%s) - started))
 	printf '%dm%02ds' $((s / 60)) $((s % 60))
 }
-printf '%s\n' "$title"
 "$@" >"$log" 2>&1 &
 pid=$!
 ticks=0
 while kill -0 "$pid" 2>/dev/null; do
-	sleep 1
+	sleep 0.2
+	[ $(($(date +%s) - started)) -ge 2 ] || continue
+	[ "$ticks" -gt 0 ] || printf '%s\n' "$title"
 	ticks=$((ticks + 1))
-	[ $((ticks % 15)) -eq 0 ] || continue
+	[ $((ticks % 75)) -eq 0 ] || continue
 	lines=$(grep -vc '^go: ' "$log" || true)
 	if [ "$total" -gt 0 ]; then
 		printf '  %s  %s of up to %s packages\n' "$(elapsed)" "$lines" "$total"
@@ -45,4 +46,4 @@ if [ "$code" -ne 0 ]; then
 	printf '  failed after %s\n' "$(elapsed)" >&2
 	exit "$code"
 fi
-printf '  done in %s\n' "$(elapsed)"
+[ "$ticks" -eq 0 ] || printf '  done in %s\n' "$(elapsed)"
