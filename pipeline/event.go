@@ -39,11 +39,21 @@ func (o Op) String() string {
 	return opNames[o]
 }
 
-// MarshalText writes the operation by its name.
-func (o Op) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+// MarshalText writes the operation by its name; the zero Op, of a message that
+// could not be read, is empty.
+func (o Op) MarshalText() ([]byte, error) {
+	if o == 0 {
+		return nil, nil
+	}
+	return []byte(o.String()), nil
+}
 
 // UnmarshalText reads what MarshalText writes.
 func (o *Op) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*o = 0
+		return nil
+	}
 	op, err := parseOp(string(text))
 	if err != nil {
 		return err

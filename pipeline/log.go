@@ -98,7 +98,8 @@ type Subscription interface {
 type Delivery struct {
 	Record
 	// Invalid, if not nil, says why the message is not a record of ours; it wraps
-	// ErrForeign. Only Position and Stored are set then.
+	// ErrForeign. Only Position and Stored are set then, and Ref if the message
+	// stands on the subject of an object.
 	Invalid error
 	// Settler acknowledges. It may be nil: then there is nothing to settle.
 	Settler Settler

@@ -18,6 +18,7 @@ const (
 	KeyCount       = "count"
 	KeyDuration    = "duration"
 	KeyError       = "error"
+	KeyStack       = "stack" // of a panic
 	KeyURL         = "url"
 	KeyPath        = "path"
 	KeyState       = "state" // of objects: synced, pending, failed, parked

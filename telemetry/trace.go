@@ -35,6 +35,14 @@ func StartSpan(ctx context.Context, name string, attrs []Attr, links ...TraceCon
 	return ctx, Span{span}
 }
 
+// Link adds a change that was coalesced into the span's after it began. No
+// trace is no link.
+func (s Span) Link(t TraceContext) {
+	if sc := trace.SpanContextFromContext(Extract(context.Background(), t)); sc.IsValid() {
+		s.span.AddLink(trace.Link{SpanContext: sc})
+	}
+}
+
 // End ends the span, with err's text when it failed.
 func (s Span) End(err error, attrs ...Attr) {
 	s.span.SetAttributes(attrs...)

@@ -134,7 +134,11 @@ func (e entry) record(headersOnly bool) (pipeline.Record, error) {
 	}
 	event, err := decode(e.message)
 	if err != nil {
-		return pipeline.Record{Position: e.position, Stored: e.stored}, err
+		r := pipeline.Record{Position: e.position, Stored: e.stored}
+		if ref, parseErr := pipeline.ParseRef(e.message.Subject); parseErr == nil {
+			r.Ref = ref
+		}
+		return r, err
 	}
 	return pipeline.Record{Event: event, Position: e.position, Stored: e.stored}, nil
 }

@@ -1,0 +1,405 @@
+package pipeline
+
+import (
+	"container/heap"
+	"container/list"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// item is one record on its way through the pump. While a worker has it, only
+// that worker uses the fields below work; all else belongs to lanes.
+type item struct {
+	Delivery
+	lane *lane
+	kind string
+	size int64
+
+	order uint64        // of submission
+	fresh *list.Element // in lanes.fresh until the first attempt is over
+	retry *list.Element // in lanes.retrying
+	index int           // in lanes.oldest
+	// failed says that an attempt has failed: counted as retrying, not as pending.
+	failed bool
+
+	// work
+	span     telemetry.Span
+	trace    telemetry.TraceContext // of span
+	stage    stage
+	attempts int // charged to the budget
+	tries    int // all attempts
+	first    time.Time
+	result   Result
+	cause    error // why the last attempt failed
+	early    bool  // parked before its budget was spent
+	wakes    uint64
+	delays   *backoff.ExponentialBackOff
+}
+
+// stage is what is left to do for an item before it is settled. A stage that
+// fails is repeated; only applying has a budget.
+type stage uint8
+
+const (
+	applying stage = iota
+	parking        // it cannot be applied: make its dead letter
+	healing        // it was applied: remove the dead letter there is
+)
+
+// lane holds what is unsettled for one Ref: one item that is queued, waiting or
+// being worked on, and while it is being worked on the newest one after it.
+type lane struct {
+	ref   Ref
+	kind  *kindCount
+	state laneState
+	cur   *item
+	next  *item
+
+	queue *list.List    // the queue it stands in, while queued
+	place *list.Element // in queue
+	due   time.Time     // of the next attempt, while waiting
+	timer int           // index in lanes.timers, while waiting
+	again bool          // the attempt that runs came from the retry queue
+}
+
+type laneState uint8
+
+const (
+	queued laneState = iota
+	running
+	waiting
+)
+
+// lanes decides what is worked on next. It does no I/O, knows no time but what
+// it is told, and is guarded by Pump.mu.
+type lanes struct {
+	maxPending, maxRetrying       int
+	maxBytes, maxRetryingBytes    int64
+	maxRunningAgain, runningAgain int
+
+	byRef map[Ref]*lane
+	kinds map[GroupResource]*kindCount
+
+	queue      *list.List // lanes whose item was not tried yet
+	retryQueue *list.List // lanes to be tried again now
+	timers     timers     // lanes to be tried again later
+	// retrying are the items to be applied again, longest first.
+	retrying      *list.List
+	retryingBytes int64
+
+	held   int
+	failed int
+	bytes  int64
+	oldest oldest     // all items held
+	fresh  *list.List // items not tried yet, in the order of submission
+	order  uint64     // of the last submission
+}
+
+func newLanes(cfg PumpConfig) *lanes {
+	return &lanes{
+		maxPending: cfg.MaxPending, maxRetrying: max(1, cfg.MaxPending/2),
+		maxBytes: cfg.MaxPendingBytes, maxRetryingBytes: cfg.MaxPendingBytes / 2,
+		maxRunningAgain: max(1, cfg.Workers/2),
+		byRef:           map[Ref]*lane{}, kinds: map[GroupResource]*kindCount{},
+		queue: list.New(), retryQueue: list.New(), retrying: list.New(), fresh: list.New(),
+	}
+}
+
+// full reports whether a record of ref has to wait outside. One that takes the
+// place of another never has to.
+func (ls *lanes) full(ref Ref) bool {
+	if ls.held < ls.maxPending && ls.bytes < ls.maxBytes {
+		return false
+	}
+	l := ls.byRef[ref]
+	return l == nil || l.state == running && l.next == nil
+}
+
+// add takes in an item and returns the one that it makes superfluous: nil, the
+// older one, or the given one when it is the older.
+func (ls *lanes) add(it *item) (superseded *item) {
+	l := ls.byRef[it.Ref]
+	if l == nil {
+		l = &lane{ref: it.Ref, kind: ls.kind(it.Ref.GroupResource()), cur: it}
+		ls.byRef[it.Ref] = l
+		ls.hold(l, it)
+		ls.enqueue(l, ls.queue)
+		return nil
+	}
+	former := l.cur
+	if l.next != nil {
+		former = l.next
+	}
+	if it.Position.Compare(former.Position) <= 0 {
+		return it
+	}
+	if l.state == running {
+		superseded, l.next = l.next, it
+	} else {
+		superseded, l.cur = l.cur, it
+	}
+	ls.hold(l, it)
+	if superseded == nil {
+		return nil
+	}
+	if superseded.fresh != nil { // whoever waits for that Ref goes on waiting
+		it.order = superseded.order
+		it.fresh.Value = it
+		ls.fresh.MoveBefore(it.fresh, superseded.fresh)
+	}
+	ls.drop(superseded)
+	if l.state != running && l.queue != ls.queue {
+		ls.unqueue(l)
+		ls.enqueue(l, ls.queue)
+	}
+	return superseded
+}
+
+// take returns the item to work on now, or nil. Retries that are due go first,
+// as long as enough workers stay free of them.
+func (ls *lanes) take() *item {
+	q := ls.queue
+	if ls.retryQueue.Len() > 0 && ls.runningAgain < ls.maxRunningAgain {
+		q = ls.retryQueue
+	}
+	front := q.Front()
+	if front == nil {
+		return nil
+	}
+	l := front.Value.(*lane) //nolint:forcetypeassert // only lanes are queued
+	l.again = q == ls.retryQueue
+	if l.again {
+		ls.runningAgain++
+	}
+	ls.unqueue(l)
+	l.state = running
+	return l.cur
+}
+
+// done takes out the item that was worked on, for good. If a newer one waits in
+// its lane, that is next, at once.
+func (ls *lanes) done(it *item) {
+	l := it.lane
+	ls.stopped(l)
+	ls.drop(it)
+	if l.cur = l.next; l.cur == nil {
+		delete(ls.byRef, l.ref)
+		return
+	}
+	l.next = nil
+	ls.enqueue(l, ls.queue)
+}
+
+// keep keeps the item that was worked on, to be worked on again at due; the
+// zero time is now. If there is a newer one, that takes its place and is returned.
+func (ls *lanes) keep(it *item, due time.Time) (newer *item) {
+	l := it.lane
+	if newer = l.next; newer != nil {
+		ls.done(it)
+		return newer
+	}
+	ls.stopped(l)
+	ls.tried(it)
+	if !it.failed {
+		it.failed = true
+		l.kind.retrying++
+		ls.failed++
+	}
+	switch {
+	case it.stage != applying:
+		ls.forgetRetry(it)
+	case it.retry == nil:
+		it.retry = ls.retrying.PushBack(it)
+		ls.retryingBytes += it.size
+	}
+	if due.IsZero() {
+		ls.enqueue(l, ls.retryQueue)
+	} else {
+		l.state, l.due = waiting, due
+		heap.Push(&ls.timers, l)
+	}
+	ls.parkEarly()
+	return nil
+}
+
+// parkEarly gives up those that have been retrying for longest while retrying
+// ones hold more than their share.
+func (ls *lanes) parkEarly() {
+	for e := ls.retrying.Front(); e != nil; {
+		if ls.retrying.Len() <= ls.maxRetrying && ls.retryingBytes <= ls.maxRetryingBytes {
+			return
+		}
+		it := e.Value.(*item) //nolint:forcetypeassert // only items are in it
+		e = e.Next()
+		if it.lane.state != waiting {
+			continue // its attempt is imminent: that decides
+		}
+		it.stage, it.early = parking, true
+		ls.forgetRetry(it)
+		ls.unqueue(it.lane)
+		ls.enqueue(it.lane, ls.retryQueue)
+	}
+}
+
+// dueBy queues every lane whose wait is over and returns when the next one is;
+// the zero time is never.
+func (ls *lanes) dueBy(now time.Time) (next time.Time, any bool) {
+	for len(ls.timers) > 0 {
+		l := ls.timers[0]
+		if l.due.After(now) {
+			return l.due, any
+		}
+		ls.unqueue(l)
+		ls.enqueue(l, ls.retryQueue)
+		any = true
+	}
+	return time.Time{}, any
+}
+
+// wake queues every waiting lane whose item lacks a dependency, free of charge.
+func (ls *lanes) wake() {
+	var found []*lane
+	for _, l := range ls.timers {
+		if l.cur.stage == applying && ClassOf(l.cur.cause) == Dependency {
+			found = append(found, l)
+		}
+	}
+	for _, l := range found {
+		l.cur.attempts--
+		ls.unqueue(l)
+		ls.enqueue(l, ls.retryQueue)
+	}
+}
+
+// tried records that the first attempt of an item is over.
+func (ls *lanes) tried(it *item) {
+	if it.fresh != nil {
+		ls.fresh.Remove(it.fresh)
+		it.fresh = nil
+	}
+}
+
+// freshUpTo reports whether an item submitted up to order was not tried yet.
+func (ls *lanes) freshUpTo(order uint64) bool {
+	front := ls.fresh.Front()
+	return front != nil && front.Value.(*item).order <= order //nolint:forcetypeassert // only items are in it
+}
+
+func (ls *lanes) hold(l *lane, it *item) {
+	ls.order++
+	it.lane, it.order = l, ls.order
+	it.fresh = ls.fresh.PushBack(it)
+	heap.Push(&ls.oldest, it)
+	ls.held++
+	ls.bytes += it.size
+	l.kind.held++
+}
+
+func (ls *lanes) drop(it *item) {
+	ls.tried(it)
+	heap.Remove(&ls.oldest, it.index)
+	ls.held--
+	ls.bytes -= it.size
+	it.lane.kind.held--
+	if it.failed {
+		it.failed = false
+		it.lane.kind.retrying--
+		ls.failed--
+	}
+	ls.forgetRetry(it)
+}
+
+// forgetRetry takes an item off the retrying ones.
+func (ls *lanes) forgetRetry(it *item) {
+	if it.retry != nil {
+		ls.retrying.Remove(it.retry)
+		ls.retryingBytes -= it.size
+		it.retry = nil
+	}
+}
+
+func (ls *lanes) enqueue(l *lane, q *list.List) {
+	l.state, l.queue = queued, q
+	l.place = q.PushBack(l)
+}
+
+// unqueue takes a lane out of where it stands.
+func (ls *lanes) unqueue(l *lane) {
+	if l.state == waiting {
+		heap.Remove(&ls.timers, l.timer)
+		return
+	}
+	l.queue.Remove(l.place)
+	l.queue, l.place = nil, nil
+}
+
+func (ls *lanes) stopped(l *lane) {
+	if l.again {
+		l.again = false
+		ls.runningAgain--
+	}
+}
+
+func (ls *lanes) kind(gr GroupResource) *kindCount {
+	k := ls.kinds[gr]
+	if k == nil {
+		k = &kindCount{}
+		ls.kinds[gr] = k
+	}
+	return k
+}
+
+// timers is a heap of waiting lanes by the time that they are due.
+type timers []*lane
+
+func (h timers) Len() int           { return len(h) }
+func (h timers) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h timers) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].timer, h[j].timer = i, j
+}
+
+// Push implements heap.Interface.
+func (h *timers) Push(x any) {
+	l := x.(*lane) //nolint:forcetypeassert // see heap.Push's callers
+	l.timer = len(*h)
+	*h = append(*h, l)
+}
+
+// Pop implements heap.Interface.
+func (h *timers) Pop() any {
+	last := len(*h) - 1
+	l := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return l
+}
+
+// oldest is a heap of items by position.
+type oldest []*item
+
+func (h oldest) Len() int           { return len(h) }
+func (h oldest) Less(i, j int) bool { return h[i].Position.Compare(h[j].Position) < 0 }
+func (h oldest) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (h *oldest) Push(x any) {
+	it := x.(*item) //nolint:forcetypeassert // see heap.Push's callers
+	it.index = len(*h)
+	*h = append(*h, it)
+}
+
+// Pop implements heap.Interface.
+func (h *oldest) Pop() any {
+	last := len(*h) - 1
+	it := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return it
+}
