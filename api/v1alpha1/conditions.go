@@ -28,6 +28,7 @@ const (
 	ReasonUnknownSite    = "UnknownSite"
 	ReasonSourceSilent   = "SourceSilent"
 	ReasonSourceHeard    = "SourceHeard"
+	ReasonSourcePartial  = "SourcePartial"
 	ReasonLogUnavailable = "LogUnavailable"
 	ReasonFollowing      = "Following"
 	ReasonBehind         = "Behind"

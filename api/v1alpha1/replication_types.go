@@ -255,7 +255,11 @@ type ReplicationStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// Position is the place in the source's history through which everything was settled.
+	// FirstCopyTime is when everything the spec selects had been copied once. A spec that selects otherwise clears it.
+	// +optional
+	FirstCopyTime *metav1.Time `json:"firstCopyTime,omitempty"`
+	// Position is the place in the source's history through which everything was settled. While nothing else changes it
+	// is brought up to date every ten minutes only.
 	// +optional
 	Position *Position `json:"position,omitempty"`
 	// Lag is how far the destination is behind.

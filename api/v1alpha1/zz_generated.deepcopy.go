@@ -278,6 +278,10 @@ func (in *ReplicationStatus) DeepCopyInto(out *ReplicationStatus) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.FirstCopyTime != nil {
+		in, out := &in.FirstCopyTime, &out.FirstCopyTime
+		*out = (*in).DeepCopy()
+	}
 	if in.Position != nil {
 		in, out := &in.Position, &out.Position
 		*out = new(Position)
