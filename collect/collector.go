@@ -83,7 +83,13 @@ func (c *Collector) Configure(cfg Config) error {
 // knows.
 func (c *Collector) Complete() bool {
 	t := c.ready.Load()
-	return t != nil && t.healthy.Load()
+	return t != nil && t.complete.Load()
+}
+
+// Started reports whether Run has read the history and written to it.
+func (c *Collector) Started() bool {
+	t := c.ready.Load()
+	return t != nil && t.started.Load()
 }
 
 // errReset ends a term because the source went back to an earlier state.
@@ -121,7 +127,8 @@ type term struct {
 	rules       func() *rules
 	newKinds    chan struct{}
 	beatNow     chan struct{}
-	healthy     atomic.Bool
+	started     atomic.Bool // a heartbeat is in the log
+	complete    atomic.Bool // and it says that every kind was listed
 	handlers    handlers
 	cancel      context.CancelCauseFunc
 

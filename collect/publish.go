@@ -168,7 +168,8 @@ func (t *term) writeHeartbeat(ctx context.Context) error {
 	if _, err := t.write(ctx, []pipeline.Event{event}); err != nil {
 		return err
 	}
-	t.healthy.Store(h.Complete)
+	t.complete.Store(h.Complete)
+	t.started.Store(true)
 	return nil
 }
 

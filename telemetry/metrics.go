@@ -55,6 +55,8 @@ const (
 	MetricReplicationRestarts
 	// MetricLeader is 1 while this process leads.
 	MetricLeader
+	// MetricConfigErrors counts configuration files that were not applied.
+	MetricConfigErrors
 	// MetricBuild is 1, with the version as attribute.
 	MetricBuild
 	metricCount
@@ -117,6 +119,7 @@ var table = [metricCount]row{
 	MetricReplicationStatusWrites: {"drsyncer_replication_status_writes_total", counter, "{request}", "Writes of a Replication's status.", []string{KeyReplication}},
 	MetricReplicationRestarts:     {"drsyncer_replication_restarts_total", counter, "{run}", "Runs that ended with an error and began anew.", []string{KeyReplication}},
 	MetricLeader:                  {"drsyncer_leader", gauge, "1", "1 while this process leads.", nil},
+	MetricConfigErrors:            {"drsyncer_config_errors_total", counter, "{file}", "Changed configuration files that were bad: the former configuration stays.", nil},
 	MetricBuild:                   {"drsyncer_build_info", gauge, "1", "Always 1; the version is an attribute.", []string{KeyVersion}},
 }
 

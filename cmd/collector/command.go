@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/dr-syncer/dr-syncer/internal/app"
+	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+)
+
+// options are the flags of the collector.
+type options struct {
+	app         app.Options
+	site        string
+	kube        kube.Settings
+	config      string
+	nats        natslog.ConnectConfig
+	streams     natslog.StreamOptions
+	leaderElect bool
+	namespace   string
+}
+
+// Requests to the API server beside watches are few: one discovery per half minute, and single
+// reads after the log was away for so long that the outbox was full. The limit is for those: it
+// keeps a production API server from feeling them, and is far above client-go's own 5 per second.
+const (
+	defaultQPS   = 100
+	defaultBurst = 200
+)
+
+const serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+func defaultOptions() options {
+	o := options{
+		app: app.DefaultOptions(), kube: kube.Settings{QPS: defaultQPS, Burst: defaultBurst},
+		streams: natslog.DefaultStreamOptions(), namespace: "dr-syncer",
+	}
+	if text, err := os.ReadFile(serviceAccountNamespace); err == nil {
+		o.leaderElect, o.namespace = true, strings.TrimSpace(string(text))
+	}
+	return o
+}
+
+func (o *options) registerFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.site, "site", o.site, "name of this cluster in the log; Replications refer to it (required)")
+	fs.StringVar(&o.config, "config", o.config, "file with what to collect (YAML), read again when it changes; everything sensible if not given")
+
+	fs.StringVar(&o.kube.Kubeconfig, "kubeconfig", o.kube.Kubeconfig, "kubeconfig of the cluster to collect from; $KUBECONFIG, ~/.kube/config or the Pod's service account if not given")
+	fs.StringVar(&o.kube.Context, "context", o.kube.Context, "context in the kubeconfig; its current one if not given")
+	fs.Float32Var(&o.kube.QPS, "qps", o.kube.QPS, "most requests per second to the API server, watches' events apart; 0 leaves it to the server's priority and fairness")
+	fs.IntVar(&o.kube.Burst, "burst", o.kube.Burst, "most requests at once beyond --qps")
+
+	fs.StringVar(&o.nats.URL, "nats-url", o.nats.URL, "address of the log: nats://host:4222, several separated by commas (required)")
+	fs.StringVar(&o.nats.CredsFile, "nats-creds", o.nats.CredsFile, "file with NATS credentials (JWT and seed)")
+	fs.StringVar(&o.nats.NKeySeedFile, "nats-nkey", o.nats.NKeySeedFile, "file with a NATS nkey seed")
+	fs.StringVar(&o.nats.CAFile, "nats-ca", o.nats.CAFile, "file with the CA certificates that the log's certificate is checked against")
+	fs.StringVar(&o.nats.CertFile, "nats-cert", o.nats.CertFile, "file with the client certificate for the log")
+	fs.StringVar(&o.nats.KeyFile, "nats-key", o.nats.KeyFile, "file with the client certificate's key")
+	fs.StringVar(&o.nats.InboxPrefix, "nats-inbox-prefix", o.nats.InboxPrefix, "where answers of the log arrive; the site's own prefix if not given")
+	fs.Int64Var(&o.streams.MaxBytes, "history-max-bytes", o.streams.MaxBytes, "size of the history at which its oldest events go")
+	fs.DurationVar(&o.streams.MaxAge, "history-max-age", o.streams.MaxAge, "age at which events of the history go")
+	fs.IntVar(&o.streams.Replicas, "history-replicas", o.streams.Replicas, "servers of a NATS cluster that hold each event: 1, 3 or 5")
+
+	fs.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "collect only while this process holds a lease in the cluster; needed when several run (default: true in a Pod)")
+	fs.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the lease, and not collected")
+	o.app.RegisterFlags(fs)
+}
+
+var siteName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// validate reports what is wrong with the flags, and completes them.
+func (o *options) validate() error {
+	if err := o.app.Validate(); err != nil {
+		return err
+	}
+	var errs []error
+	if !siteName.MatchString(o.site) {
+		errs = append(errs, fmt.Errorf("--site %q is no name for a cluster: give up to 63 lower-case letters, digits and -, such as prod-nyc", o.site))
+	}
+	if o.nats.URL == "" {
+		errs = append(errs, errors.New("--nats-url is missing: give the address of the log, such as nats://dr.example.com:4222"))
+	} else if err := o.nats.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("connection to the log: %w", err))
+	}
+	if err := o.streams.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("limits of the history: %w", err))
+	}
+	if o.leaderElect && o.namespace == "" {
+		errs = append(errs, errors.New("--namespace is empty: the lease of --leader-elect needs one"))
+	}
+	o.nats.Name = "collector of " + o.site
+	if o.nats.InboxPrefix == "" {
+		o.nats.InboxPrefix = natslog.SiteInboxPrefix(o.site)
+	}
+	return app.Usage(errors.Join(errs...))
+}
+
+func newCommand() *cobra.Command {
+	o := defaultOptions()
+	cmd := &cobra.Command{
+		Use:     "collector --site NAME --nats-url URL",
+		Short:   "Stream every change of this cluster into the log",
+		Version: app.Version(),
+		Args:    app.NoArgs,
+		Long: `Collector watches a Kubernetes cluster and writes every change of what it holds
+into a log on NATS JetStream, from which other clusters are kept ready.
+
+It writes nothing to the cluster but its own lease.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return err
+			}
+			return run(cmd.Context(), o)
+		},
+	}
+	o.registerFlags(cmd.Flags())
+	return cmd
+}
+
+// reachTimeout bounds the first contact with the API server.
+const reachTimeout = 15 * time.Second
+
+// run runs the collector until it is stopped.
+func run(ctx context.Context, o options) error {
+	log, err := o.app.Logger(os.Stderr)
+	if err != nil {
+		return err
+	}
+	config, err := readConfig(o.config)
+	if err != nil {
+		return app.Usage(err)
+	}
+	client, err := kube.Connect(o.kube)
+	if err != nil {
+		return app.Usage(err)
+	}
+	defer client.Close()
+	reach, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	if err := client.Ping(reach); err != nil {
+		return err
+	}
+	p := &program{options: o, log: log, client: client, config: config}
+	return p.run(ctx)
+}
