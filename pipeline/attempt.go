@@ -270,7 +270,7 @@ func (p *Pump) settle(ctx context.Context, it *item) {
 // newer is it when it came too late itself.
 func (p *Pump) supersede(ctx context.Context, it, newer *item) {
 	if newer != it {
-		newer.span.Link(it.Trace)
+		newer.span.Link(it.Trace) //nolint:contextcheck // the link is to another trace than ctx's
 	}
 	p.mu.Lock()
 	p.stats.superseded++

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"container/heap"
 	"container/list"
 	"time"
 
@@ -83,9 +82,9 @@ type lanes struct {
 	byRef map[Ref]*lane
 	kinds map[GroupResource]*kindCount
 
-	queue      *list.List // lanes whose item was not tried yet
-	retryQueue *list.List // lanes to be tried again now
-	timers     timers     // lanes to be tried again later
+	queue      *list.List       // lanes whose item was not tried yet
+	retryQueue *list.List       // lanes to be tried again now
+	timers     *priority[*lane] // lanes to be tried again later, by due
 	// retrying are the items to be applied again, longest first.
 	retrying      *list.List
 	retryingBytes int64
@@ -93,9 +92,9 @@ type lanes struct {
 	held   int
 	failed int
 	bytes  int64
-	oldest oldest     // all items held
-	fresh  *list.List // items not tried yet, in the order of submission
-	order  uint64     // of the last submission
+	oldest *priority[*item] // all items held, by position
+	fresh  *list.List       // items not tried yet, in the order of submission
+	order  uint64           // of the last submission
 }
 
 func newLanes(cfg PumpConfig) *lanes {
@@ -104,6 +103,14 @@ func newLanes(cfg PumpConfig) *lanes {
 		maxBytes: cfg.MaxPendingBytes, maxRetryingBytes: cfg.MaxPendingBytes / 2,
 		maxRunningAgain: max(1, cfg.Workers/2),
 		byRef:           map[Ref]*lane{}, kinds: map[GroupResource]*kindCount{},
+		timers: &priority[*lane]{
+			before: func(a, b *lane) bool { return a.due.Before(b.due) },
+			place:  func(l *lane) *int { return &l.timer },
+		},
+		oldest: &priority[*item]{
+			before: func(a, b *item) bool { return a.Position.Compare(b.Position) < 0 },
+			place:  func(it *item) *int { return &it.index },
+		},
 		queue: list.New(), retryQueue: list.New(), retrying: list.New(), fresh: list.New(),
 	}
 }
@@ -169,7 +176,7 @@ func (ls *lanes) take() *item {
 	if front == nil {
 		return nil
 	}
-	l := front.Value.(*lane) //nolint:forcetypeassert // only lanes are queued
+	l := valueOf[*lane](front)
 	l.again = q == ls.retryQueue
 	if l.again {
 		ls.runningAgain++
@@ -219,7 +226,7 @@ func (ls *lanes) keep(it *item, due time.Time) (newer *item) {
 		ls.enqueue(l, ls.retryQueue)
 	} else {
 		l.state, l.due = waiting, due
-		heap.Push(&ls.timers, l)
+		ls.timers.push(l)
 	}
 	ls.parkEarly()
 	return nil
@@ -232,7 +239,7 @@ func (ls *lanes) parkEarly() {
 		if ls.retrying.Len() <= ls.maxRetrying && ls.retryingBytes <= ls.maxRetryingBytes {
 			return
 		}
-		it := e.Value.(*item) //nolint:forcetypeassert // only items are in it
+		it := valueOf[*item](e)
 		e = e.Next()
 		if it.lane.state != waiting {
 			continue // its attempt is imminent: that decides
@@ -244,25 +251,25 @@ func (ls *lanes) parkEarly() {
 	}
 }
 
-// dueBy queues every lane whose wait is over and returns when the next one is;
-// the zero time is never.
-func (ls *lanes) dueBy(now time.Time) (next time.Time, any bool) {
-	for len(ls.timers) > 0 {
-		l := ls.timers[0]
+// dueBy queues every lane whose wait is over and returns when the next one is
+// due, the zero time for never, and whether there were any.
+func (ls *lanes) dueBy(now time.Time) (next time.Time, moved bool) {
+	for ls.timers.len() > 0 {
+		l := ls.timers.first()
 		if l.due.After(now) {
-			return l.due, any
+			return l.due, moved
 		}
 		ls.unqueue(l)
 		ls.enqueue(l, ls.retryQueue)
-		any = true
+		moved = true
 	}
-	return time.Time{}, any
+	return time.Time{}, moved
 }
 
 // wake queues every waiting lane whose item lacks a dependency, free of charge.
 func (ls *lanes) wake() {
 	var found []*lane
-	for _, l := range ls.timers {
+	for _, l := range ls.timers.items {
 		if l.cur.stage == applying && ClassOf(l.cur.cause) == Dependency {
 			found = append(found, l)
 		}
@@ -285,14 +292,14 @@ func (ls *lanes) tried(it *item) {
 // freshUpTo reports whether an item submitted up to order was not tried yet.
 func (ls *lanes) freshUpTo(order uint64) bool {
 	front := ls.fresh.Front()
-	return front != nil && front.Value.(*item).order <= order //nolint:forcetypeassert // only items are in it
+	return front != nil && valueOf[*item](front).order <= order
 }
 
 func (ls *lanes) hold(l *lane, it *item) {
 	ls.order++
 	it.lane, it.order = l, ls.order
 	it.fresh = ls.fresh.PushBack(it)
-	heap.Push(&ls.oldest, it)
+	ls.oldest.push(it)
 	ls.held++
 	ls.bytes += it.size
 	l.kind.held++
@@ -300,7 +307,7 @@ func (ls *lanes) hold(l *lane, it *item) {
 
 func (ls *lanes) drop(it *item) {
 	ls.tried(it)
-	heap.Remove(&ls.oldest, it.index)
+	ls.oldest.remove(it)
 	ls.held--
 	ls.bytes -= it.size
 	it.lane.kind.held--
@@ -329,7 +336,7 @@ func (ls *lanes) enqueue(l *lane, q *list.List) {
 // unqueue takes a lane out of where it stands.
 func (ls *lanes) unqueue(l *lane) {
 	if l.state == waiting {
-		heap.Remove(&ls.timers, l.timer)
+		ls.timers.remove(l)
 		return
 	}
 	l.queue.Remove(l.place)
@@ -352,54 +359,9 @@ func (ls *lanes) kind(gr GroupResource) *kindCount {
 	return k
 }
 
-// timers is a heap of waiting lanes by the time that they are due.
-type timers []*lane
-
-func (h timers) Len() int           { return len(h) }
-func (h timers) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
-func (h timers) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].timer, h[j].timer = i, j
-}
-
-// Push implements heap.Interface.
-func (h *timers) Push(x any) {
-	l := x.(*lane) //nolint:forcetypeassert // see heap.Push's callers
-	l.timer = len(*h)
-	*h = append(*h, l)
-}
-
-// Pop implements heap.Interface.
-func (h *timers) Pop() any {
-	last := len(*h) - 1
-	l := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return l
-}
-
-// oldest is a heap of items by position.
-type oldest []*item
-
-func (h oldest) Len() int           { return len(h) }
-func (h oldest) Less(i, j int) bool { return h[i].Position.Compare(h[j].Position) < 0 }
-func (h oldest) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (h *oldest) Push(x any) {
-	it := x.(*item) //nolint:forcetypeassert // see heap.Push's callers
-	it.index = len(*h)
-	*h = append(*h, it)
-}
-
-// Pop implements heap.Interface.
-func (h *oldest) Pop() any {
-	last := len(*h) - 1
-	it := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return it
+// valueOf returns what an element of a list holds; each list holds one type.
+func valueOf[T any](e *list.Element) T {
+	v, ok := e.Value.(T)
+	_ = ok
+	return v
 }

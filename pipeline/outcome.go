@@ -47,8 +47,7 @@ func WithClass(class Class, err error) error {
 
 // ClassOf returns the class of err; an unmarked error is Transient.
 func ClassOf(err error) Class {
-	var c *classified
-	if errors.As(err, &c) {
+	if c, ok := errors.AsType[*classified](err); ok {
 		return c.class
 	}
 	return Transient

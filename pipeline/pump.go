@@ -293,7 +293,7 @@ func (p *Pump) extend(ctx context.Context) {
 		}
 		p.mu.Lock()
 		var settlers []Settler
-		for _, it := range p.lanes.oldest {
+		for _, it := range p.lanes.oldest.items {
 			if it.Settler != nil {
 				settlers = append(settlers, it.Settler)
 			}
@@ -311,7 +311,7 @@ func (p *Pump) extend(ctx context.Context) {
 func (p *Pump) abandon() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, it := range p.lanes.oldest {
+	for _, it := range p.lanes.oldest.items {
 		it.span.End(nil, telemetry.String(telemetry.KeyResult, resultAbandoned))
 	}
 }

@@ -180,14 +180,11 @@ func UnescapeToken(token string) (string, error) {
 			b.WriteByte(c)
 			continue
 		}
-		if i+2 >= len(token) {
-			return "", errors.New("escape cut short")
+		c, err := unhex(token[i+1:])
+		if err != nil {
+			return "", err
 		}
-		hi, lo := strings.IndexByte(upperHex, token[i+1]), strings.IndexByte(upperHex, token[i+2])
-		if hi < 0 || lo < 0 {
-			return "", errors.New("escape is not upper-case hex")
-		}
-		b.WriteByte(byte(hi<<4 | lo))
+		b.WriteByte(c)
 		i += 2
 	}
 	s := b.String()
@@ -195,4 +192,16 @@ func UnescapeToken(token string) (string, error) {
 		return "", errors.New("token is not in its only form")
 	}
 	return s, nil
+}
+
+// unhex reads the two digits that s starts with.
+func unhex(s string) (byte, error) {
+	if len(s) < 2 {
+		return 0, errors.New("escape cut short")
+	}
+	hi, lo := strings.IndexByte(upperHex, s[0]), strings.IndexByte(upperHex, s[1])
+	if hi < 0 || lo < 0 {
+		return 0, errors.New("escape is not upper-case hex")
+	}
+	return byte(hi<<4 | lo), nil //nolint:gosec // both are below 16
 }

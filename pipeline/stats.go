@@ -89,8 +89,9 @@ func (p *Pump) Stats() Stats {
 	for gr, k := range p.lanes.kinds {
 		s.Kinds[gr] = KindStats{Pending: k.held - k.retrying, Retrying: k.retrying, Parked: k.parked, Applied: k.applied}
 	}
-	if len(p.lanes.oldest) > 0 {
-		s.Settled, s.OldestStored = p.lanes.oldest[0].Position, p.lanes.oldest[0].Stored
+	if p.lanes.oldest.len() > 0 {
+		first := p.lanes.oldest.first()
+		s.Settled, s.OldestStored = first.Position, first.Stored
 	}
 	return s
 }

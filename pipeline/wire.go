@@ -389,12 +389,7 @@ func ceSubject(e Event) string {
 // percentEncode makes any string a header value the way the CloudEvents
 // bindings ask for: bytes outside printable ASCII, space, '"' and '%' become %XX.
 func percentEncode(s string) string {
-	n := 0
-	for i := range len(s) {
-		if mustPercent(s[i]) {
-			n++
-		}
-	}
+	n := escapes(s)
 	if n == 0 {
 		return s
 	}
@@ -409,11 +404,22 @@ func percentEncode(s string) string {
 	return string(b)
 }
 
+// escapes counts the bytes of s that need an escape.
+func escapes(s string) int {
+	n := 0
+	for i := range len(s) {
+		if mustPercent(s[i]) {
+			n++
+		}
+	}
+	return n
+}
+
 func mustPercent(c byte) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '%' }
 
 // percentDecode is the inverse of percentEncode and takes only what that writes.
 func percentDecode(s string) (string, error) {
-	if !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x7f || mustPercent(byte(r)) }) {
+	if escapes(s) == 0 {
 		return s, nil
 	}
 	b := make([]byte, 0, len(s))
@@ -422,14 +428,11 @@ func percentDecode(s string) (string, error) {
 			b = append(b, s[i])
 			continue
 		}
-		if i+2 >= len(s) {
-			return "", errors.New("escape cut short")
+		c, err := unhex(s[i+1:])
+		if err != nil {
+			return "", err
 		}
-		hi, lo := strings.IndexByte(upperHex, s[i+1]), strings.IndexByte(upperHex, s[i+2])
-		if hi < 0 || lo < 0 {
-			return "", errors.New("escape is not upper-case hex")
-		}
-		b = append(b, byte(hi<<4|lo))
+		b = append(b, c)
 		i += 2
 	}
 	if percentEncode(string(b)) != s {

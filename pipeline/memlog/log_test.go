@@ -1,7 +1,6 @@
 package memlog_test
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"time"
@@ -36,7 +35,7 @@ func TestConformance(t *testing.T) {
 
 func open(t testing.TB, l *memlog.Log, site string) *memlog.Writer {
 	t.Helper()
-	w, err := l.Writer(context.Background(), site)
+	w, err := l.Writer(t.Context(), site)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,9 +49,8 @@ func Heartbeat(site string, n int) pipeline.Event {
 		Through: map[string]string{"configmaps": strconv.Itoa(n)},
 	}
 	e, err := h.Event(site)
-	if err != nil {
-		// A Heartbeat holds nothing that JSON cannot.
-		panic(err)
+	if err != nil { // not for any n: JSON takes all that a Heartbeat holds
+		return pipeline.Event{}
 	}
 	return e
 }

@@ -3,6 +3,7 @@ package pipelinetest
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 
@@ -78,8 +79,8 @@ var followCases = []logCase{
 				}
 			}
 		}
-		for i := len(held) - 1; i >= 0; i-- { // in any order, and again
-			if d := held[i]; d.Settler != nil {
+		for _, d := range slices.Backward(held) { // in any order, and again
+			if d.Settler != nil {
 				if err := errors.Join(d.Settler.Term("parked"), d.Settler.Ack(), d.Settler.Term("again")); err != nil {
 					t.Errorf("settle %s: %v", d.Position, err)
 				}

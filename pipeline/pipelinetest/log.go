@@ -3,6 +3,7 @@ package pipelinetest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -184,11 +185,12 @@ func diffRecords(t testing.TB, want []pipeline.Event, last pipeline.Position, go
 		t.Errorf("records differ (-want +got):\n%s", diff)
 		return
 	}
-	for i, r := range got {
-		p := pipeline.Position{Epoch: last.Epoch, Seq: last.Seq - uint64(len(got)-1-i)}
+	p := last
+	for i, r := range slices.Backward(got) {
 		if r.Position != p {
 			t.Errorf("record %d stands at %s, want %s", i, r.Position, p)
 		}
+		p.Seq--
 		if r.Stored.IsZero() {
 			t.Errorf("record %d has no time of storing", i)
 		}
