@@ -3,7 +3,7 @@ package apply
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/dr-syncer/dr-syncer/kube/kubetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { kubetest.Main(m) }
