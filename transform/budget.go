@@ -1,0 +1,353 @@
+package transform
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"regexp"
+	"regexp/syntax"
+	"sync"
+
+	"github.com/itchyny/gojq"
+)
+
+const (
+	// maxIndex is the greatest index that a rule may write a list at.
+	maxIndex = 65535
+	// maxSteps bounds the work of one function that compares two values.
+	maxSteps = 1 << 24
+	// maxPatternSteps bounds the work of one pattern: its size times the text's.
+	maxPatternSteps = 1 << 25
+	// maxPatternCount bounds matches times the text's size: gojq counts the
+	// characters before each match.
+	maxPatternCount = 1 << 26
+)
+
+var (
+	errMemory = errors.New("needs too much memory")
+	errSteps  = errors.New("compares too much at once")
+	errIndex  = fmt.Errorf("an index greater than %d", maxIndex)
+)
+
+// budget is the allowance of one event. It belongs to one goroutine.
+type budget struct {
+	ctx      context.Context
+	patterns *patterns
+	// bytes may still be made.
+	bytes int64
+	// nodes may be walked through at once.
+	nodes int
+	// spent is the first excess. Programs can catch errors, but not this one: the
+	// run fails with it however it ends.
+	spent error
+}
+
+func (b *budget) exceed(err error) error {
+	if b.spent == nil {
+		b.spent = err
+	}
+	return err
+}
+
+func (b *budget) spend(bytes int64) error {
+	if b.bytes -= bytes; b.bytes < 0 || bytes < 0 {
+		b.bytes = 0
+		return b.exceed(errMemory)
+	}
+	return nil
+}
+
+// size is what a value takes.
+type size struct {
+	nodes int
+	bytes int64
+}
+
+// measure walks through v as a tree, the way functions that compare or write
+// it do: a part that is shared counts each time.
+func (b *budget) measure(v any) (size, error) {
+	var s size
+	err := b.walk(v, 0, &s)
+	return s, err
+}
+
+func (b *budget) walk(v any, depth int, s *size) error {
+	if s.nodes++; s.nodes > b.nodes {
+		return b.exceed(errMemory)
+	}
+	if s.nodes%4096 == 0 && b.ctx.Err() != nil {
+		return b.ctx.Err()
+	}
+	if depth > maxDepth {
+		return b.exceed(errDepth)
+	}
+	s.bytes += 16
+	switch v := v.(type) {
+	case string:
+		s.bytes += int64(len(v))
+	case json.Number:
+		if len(v) > maxDigits {
+			return b.exceed(errNumber)
+		}
+		s.bytes += int64(len(v))
+	case *big.Int:
+		if v.BitLen() > 4*maxDigits {
+			return b.exceed(errNumber)
+		}
+		s.bytes += int64(v.BitLen() / 8)
+	case []any:
+		s.bytes += 8
+		for _, e := range v {
+			if err := b.walk(e, depth+1, s); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		s.bytes += 32
+		for k, e := range v {
+			s.bytes += int64(len(k)) + 16
+			if err := b.walk(e, depth+1, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// shallow is the size of v itself, without its elements.
+func shallow(v any) int64 {
+	switch v := v.(type) {
+	case string:
+		return int64(len(v))
+	case []any:
+		return 16 * int64(len(v))
+	case map[string]any:
+		return 48 * int64(len(v))
+	case json.Number:
+		return int64(len(v))
+	case *big.Int:
+		return int64(v.BitLen() / 8)
+	}
+	return 0
+}
+
+// guards are the functions that guardSyntax puts into programs.
+var guards = []gojq.CompilerOption{
+	guardFunc(guardWalk, 0, func(b *budget, v any, _ []any) any {
+		if _, err := b.measure(v); err != nil {
+			return err
+		}
+		return v
+	}),
+	guardFunc(guardSpend, 0, func(b *budget, v any, _ []any) any {
+		s, err := b.measure(v)
+		if err == nil {
+			err = b.spend(s.bytes)
+		}
+		if err != nil {
+			return err
+		}
+		return v
+	}),
+	guardFunc(guardShallow, 0, func(b *budget, v any, _ []any) any {
+		n := shallow(v)
+		if n > 0 {
+			if err := b.spend(n); err != nil {
+				return err
+			}
+		}
+		return v
+	}),
+	guardFunc(guardIndex, 0, func(b *budget, v any, _ []any) any {
+		// Paths are short; a list of paths, as for delpaths, is as long as it likes.
+		if err := checkIndex(b, v); err != nil {
+			return err
+		}
+		return v
+	}),
+	guardFunc(guardNumeral, 0, func(_ *budget, v any, _ []any) any {
+		if s, ok := v.(string); ok && len(s) > maxDigits {
+			return errNumber
+		}
+		return v
+	}),
+	guardFunc(guardProduct, 1, func(b *budget, v any, args []any) any {
+		if err := b.product(v, args[0]); err != nil {
+			return err
+		}
+		return args[0]
+	}),
+	guardFunc(guardPair, 2, func(b *budget, _ any, args []any) any {
+		if err := b.product(args[0], args[1]); err != nil {
+			return err
+		}
+		return []any{args[0], args[1]}
+	}),
+	guardFunc(guardTimes, 2, func(b *budget, _ any, args []any) any {
+		if err := b.times(args[0], args[1]); err != nil {
+			return err
+		}
+		return []any{args[0], args[1]}
+	}),
+	guardFunc(guardRegexp, 1, func(b *budget, v any, args []any) any {
+		if err := b.match(v, args[0]); err != nil {
+			return err
+		}
+		return args[0]
+	}),
+}
+
+func guardFunc(name string, args int, f func(b *budget, v any, args []any) any) gojq.CompilerOption {
+	return gojq.WithFunction(name, args+1, args+1, func(v any, all []any) any {
+		b, ok := all[args].(*budget)
+		if !ok {
+			return errNotJSON
+		}
+		return f(b, v, all[:args])
+	})
+}
+
+func checkIndex(b *budget, v any) error {
+	switch v := v.(type) {
+	case int, float64, *big.Int, json.Number:
+		if n, ok := gojq.ToInt(v); ok && n > maxIndex {
+			return errIndex
+		}
+	case []any:
+		if _, err := b.measure(v); err != nil {
+			return err
+		}
+		for _, e := range v {
+			if err := checkIndex(b, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// product allows work that goes with the product of two sizes.
+func (b *budget) product(l, r any) error {
+	if isScalar(l) && isScalar(r) {
+		return b.spend(shallow(l) + shallow(r))
+	}
+	ls, err := b.measure(l)
+	if err != nil {
+		return err
+	}
+	rs, err := b.measure(r)
+	if err != nil {
+		return err
+	}
+	if int64(ls.nodes)*int64(rs.nodes) > maxSteps {
+		return b.exceed(errSteps)
+	}
+	// join puts the text between all elements.
+	if s, ok := r.(string); ok {
+		if err := b.spend(int64(len(s)) * int64(ls.nodes)); err != nil {
+			return err
+		}
+	}
+	return b.spend(ls.bytes + rs.bytes)
+}
+
+func isScalar(v any) bool {
+	switch v.(type) {
+	case []any, map[string]any:
+		return false
+	}
+	return true
+}
+
+// times allows "*": repeated text, great numbers, merged objects.
+func (b *budget) times(l, r any) error {
+	s, ok := l.(string)
+	n, isNumber := gojq.ToFloat64(r)
+	if !ok {
+		s, ok = r.(string)
+		n, isNumber = gojq.ToFloat64(l)
+	}
+	if ok && isNumber {
+		if product := float64(len(s)) * n; product >= 1 {
+			if product > float64(b.bytes) {
+				return b.exceed(errMemory)
+			}
+			return b.spend(int64(product))
+		}
+		return nil
+	}
+	return b.product(l, r)
+}
+
+// match allows a pattern to be run over a text.
+func (b *budget) match(v, pattern any) error {
+	s, ok := v.(string)
+	if list, isList := pattern.([]any); isList && len(list) > 0 {
+		pattern = list[0]
+	}
+	source, isText := pattern.(string)
+	if !ok || !isText {
+		return nil // for gojq to refuse
+	}
+	p := b.patterns.get(source)
+	if p == nil {
+		return nil
+	}
+	if int64(p.size)*int64(len(s)) > maxPatternSteps {
+		return b.exceed(errSteps)
+	}
+	if len(s) > 4096 {
+		most := maxPatternCount / len(s)
+		if len(p.re.FindAllStringIndex(s, most+1)) > most {
+			return b.exceed(errSteps)
+		}
+	}
+	return nil
+}
+
+// patterns remembers how large patterns are. It is safe for concurrent use.
+type patterns struct {
+	mu    sync.Mutex
+	known map[string]*pattern
+}
+
+type pattern struct {
+	re   *regexp.Regexp
+	size int
+}
+
+// maxPatterns bounds the memory: programs may make patterns from objects.
+const maxPatterns = 256
+
+// get is nil for what is no pattern.
+func (ps *patterns) get(source string) *pattern {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if p, ok := ps.known[source]; ok {
+		return p
+	}
+	if len(ps.known) >= maxPatterns {
+		clear(ps.known)
+	}
+	p := compilePattern(source)
+	ps.known[source] = p
+	return p
+}
+
+func compilePattern(source string) *pattern {
+	re, err := regexp.Compile(source)
+	if err != nil {
+		return nil
+	}
+	tree, err := syntax.Parse(source, syntax.Perl)
+	if err != nil {
+		return nil
+	}
+	prog, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return nil
+	}
+	return &pattern{re: re, size: len(prog.Inst)}
+}

@@ -1,0 +1,139 @@
+package transform
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/itchyny/gojq"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
+)
+
+// Reason says in what way a rule failed on an object.
+type Reason string
+
+// The reasons.
+const (
+	// Failed: the jq program ended in an error.
+	Failed Reason = "Failed"
+	// TimedOut: the time for one object was used up.
+	TimedOut Reason = "TimedOut"
+	// TooMuch: the program wanted too much memory, or too much work in one step.
+	TooMuch Reason = "TooMuch"
+	// TooMany: more objects came out than allowed.
+	TooMany Reason = "TooMany"
+	// TooLarge: what came out, or went in, is longer than allowed.
+	TooLarge Reason = "TooLarge"
+	// NotAnObject: something other than an object came out.
+	NotAnObject Reason = "NotAnObject"
+	// KindChanged: an object of another apiVersion or kind came out.
+	KindChanged Reason = "KindChanged"
+	// Unnamed: an object without a name came out, or without a namespace where it
+	// had one, or with one where it had none.
+	Unnamed Reason = "Unnamed"
+	// ProtectedNamespace: an object was moved into a namespace that the caller
+	// protects.
+	ProtectedNamespace Reason = "ProtectedNamespace"
+	// Twice: the same object came out more than once.
+	Twice Reason = "Twice"
+	// Unreadable: the object that went in is no JSON.
+	Unreadable Reason = "Unreadable"
+)
+
+// Error says which rule failed on an object, and why. Its text holds nothing of
+// the object but what the rule's own error(...) says, and not even that for
+// Secrets.
+type Error struct {
+	// Rule is the zero ID when no rule is to blame.
+	Rule    ID
+	Reason  Reason
+	Message string
+}
+
+// Error names the rule.
+func (e *Error) Error() string {
+	if e.Rule == (ID{}) {
+		return "transform object: " + e.Message
+	}
+	return fmt.Sprintf("transform object: %s: %s", e.Rule, e.Message)
+}
+
+// classify marks err for pipeline.Decide.
+func (e *Error) classify() error {
+	if e.Reason == Unreadable {
+		return pipeline.WithClass(pipeline.Malformed, e)
+	}
+	return pipeline.WithClass(pipeline.Invalid, e)
+}
+
+// describe turns what ended a program into an Error.
+func describe(id ID, kind pipeline.GroupResource, err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	e := &Error{Rule: id, Reason: Failed}
+	switch {
+	case errors.Is(err, errMemory), errors.Is(err, errSteps):
+		e.Reason, e.Message = TooMuch, err.Error()
+		return e
+	case errors.Is(err, errTooLarge):
+		e.Reason, e.Message = TooLarge, err.Error()
+		return e
+	case errors.Is(err, errDepth), errors.Is(err, errNumber), errors.Is(err, errIndex), errors.Is(err, errNotNumber), errors.Is(err, errNotJSON):
+		e.Message = err.Error()
+		return e
+	}
+	secret := kind == pipeline.GroupResource{Resource: "secrets"}
+	if raised, ok := errors.AsType[gojq.ValueError](err); ok {
+		switch v := raised.Value().(type) {
+		case string:
+			e.Message = shorten(v)
+		case nil:
+			e.Message = "error(null)"
+		default:
+			e.Message = shorten(gojq.Preview(v))
+		}
+		if secret {
+			e.Message = "the program raised an error; what it says is withheld, for the object is a Secret"
+		}
+		return e
+	}
+	e.Message = withoutValues(err.Error())
+	return e
+}
+
+const maxMessage = 200
+
+func shorten(s string) string {
+	if r := []rune(s); len(r) > maxMessage {
+		return string(r[:maxMessage]) + " ..."
+	}
+	return s
+}
+
+var (
+	binaryValues   = regexp.MustCompile(`(?s)^(.*?\b(?:string|object|array|number|boolean)) \(.*\) (and:?|by:) (null|string|object|array|number|boolean)(?: \(.*\))?$`)
+	appliedValues  = regexp.MustCompile(`(?s)^(\w+)\(.*\) cannot be applied to.*$`)
+	trailingValues = regexp.MustCompile(`(?s)^(.*?(?:string|object|array|number|boolean)) \(.*$`)
+)
+
+// withoutValues takes the previews of values out of gojq's messages: they would
+// carry what objects hold into logs.
+func withoutValues(message string) string {
+	if m := binaryValues.FindStringSubmatch(message); m != nil {
+		return m[1] + " " + m[2] + " " + m[3]
+	}
+	if m := appliedValues.FindStringSubmatch(message); m != nil {
+		return m[1] + " cannot be applied to these values"
+	}
+	if m := trailingValues.FindStringSubmatch(message); m != nil {
+		return m[1]
+	}
+	head, _, cut := strings.Cut(message, `"`)
+	if cut {
+		return strings.TrimRight(head, " :(")
+	}
+	return shorten(message)
+}

@@ -1,0 +1,136 @@
+package transform
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Problem is one thing that is wrong with a rules document.
+type Problem struct {
+	// ConfigMap, Key and Rule say where it is; Rule is empty when the document
+	// or a module is meant.
+	ConfigMap, Key, Rule string
+	// Line and Column are the place in the text of the key, counted in lines and
+	// characters from 1; 0 when it is not known.
+	Line, Column int
+	// Message says what is wrong.
+	Message string
+	// Excerpt is the line of the text that is meant, and Caret the character in
+	// it, from 0. Excerpt is empty when there is nothing to show.
+	Excerpt string
+	Caret   int
+}
+
+// Error names the place, says what is wrong, and shows the line with a caret
+// under the place.
+func (p *Problem) Error() string {
+	var b strings.Builder
+	origin := Origin{ConfigMap: p.ConfigMap, Key: p.Key}
+	b.WriteString(origin.String())
+	if p.Rule != "" {
+		fmt.Fprintf(&b, ", rule %q", p.Rule)
+	}
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ", line %d", p.Line)
+	}
+	if p.Column > 0 {
+		fmt.Fprintf(&b, ", column %d", p.Column)
+	}
+	b.WriteString(": ")
+	b.WriteString(p.Message)
+	if p.Excerpt != "" {
+		b.WriteString("\n    " + p.Excerpt + "\n    ")
+		for i, r := range []rune(p.Excerpt) {
+			if i >= p.Caret {
+				break
+			}
+			// A tab under a tab keeps the caret in its place.
+			if r != '\t' {
+				r = ' '
+			}
+			b.WriteRune(r)
+		}
+		b.WriteByte('^')
+	}
+	return b.String()
+}
+
+// Problems are all that is wrong with the rules given to Compile. errors.As
+// finds each *Problem.
+type Problems []*Problem
+
+// Error lists the problems, one after another.
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the problems one by one.
+func (ps Problems) Unwrap() []error {
+	errs := make([]error, len(ps))
+	for i, p := range ps {
+		errs[i] = p
+	}
+	return errs
+}
+
+// err is ps as an error, nil when there are none.
+func (ps Problems) err() error {
+	if len(ps) == 0 {
+		return nil
+	}
+	return ps
+}
+
+// text is a piece of jq and where it stands in its document.
+type text struct {
+	value string
+	// lines is the document; nil for jq that comes from no document.
+	lines []string
+	// line and column are where the value's node begins; block says that the
+	// text begins on the next line.
+	line, column int
+	block        bool
+}
+
+// at fills in the place of the byte offset.
+func (t text) at(p *Problem, offset int) *Problem {
+	offset = min(max(offset, 0), len(t.value))
+	before := t.value[:offset]
+	row := strings.Count(before, "\n")
+	begin := strings.LastIndexByte(before, '\n') + 1
+	line, _, _ := strings.Cut(t.value[begin:], "\n")
+	caret := utf8.RuneCountInString(t.value[begin:offset])
+	p.Excerpt, p.Caret = strings.TrimRight(line, "\r"), caret
+	switch {
+	case t.lines == nil:
+		p.Line, p.Column = row+1, caret+1
+	case t.block:
+		p.Line, p.Column = t.line, t.column
+		if n := t.line + row; n < len(t.lines) {
+			if i := strings.Index(t.lines[n], line); i >= 0 && strings.TrimSpace(t.lines[n][:i]) == "" {
+				p.Line, p.Column = n+1, utf8.RuneCountInString(t.lines[n][:i])+caret+1
+			}
+		}
+	default:
+		// Plain or quoted: exact when it stands there letter by letter.
+		p.Line, p.Column = t.line, t.column
+		if row == 0 && t.line <= len(t.lines) {
+			doc := []rune(t.lines[t.line-1])
+			if t.column-1 <= len(doc) {
+				rest := string(doc[t.column-1:])
+				for skip := range 2 {
+					if skip <= len(rest) && strings.HasPrefix(rest[skip:], line) {
+						p.Column = t.column + skip + caret
+						break
+					}
+				}
+			}
+		}
+	}
+	return p
+}

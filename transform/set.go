@@ -1,0 +1,468 @@
+package transform
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
+)
+
+// Limits bound what the rules may do to one object. Zero fields mean the
+// default.
+type Limits struct {
+	// Time for all rules together; 100 ms. A machine that stands still looks like
+	// a slow rule, so the first excess is tried once more with four times as much.
+	Time time.Duration
+	// Outputs is how many objects may come of one; 64.
+	Outputs int
+	// Bytes is how long the object, and together what comes of it, may be; 3 MiB.
+	Bytes int
+	// Memory bounds the values that a program makes, as far as they are large;
+	// 64 MiB, and less for small objects.
+	Memory int64
+}
+
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		Time:    cmp.Or(max(l.Time, 0), 100*time.Millisecond),
+		Outputs: cmp.Or(max(l.Outputs, 0), 64),
+		Bytes:   cmp.Or(max(l.Bytes, 0), 3<<20),
+		Memory:  cmp.Or(max(l.Memory, 0), 64<<20),
+	}
+}
+
+// Lookup resolves the references of params. It is called while rules are
+// compiled; its errors become Problems.
+type Lookup interface {
+	Lookup(ref Reference) (string, error)
+}
+
+// Options say how to compile.
+type Options struct {
+	// Stage is the side the Set is for: rules of the other one are checked and
+	// left out. AtDestination when empty.
+	Stage Stage
+	// Rules are further rules, like those of Standby, which come before those of
+	// the documents where the order is the same.
+	Rules []Rule
+	// Lookup may be nil when no rule refers to Secrets or ConfigMaps.
+	Lookup Lookup
+	Limits Limits
+}
+
+// Set is a number of compiled rules. It is immutable and safe for concurrent
+// use; a changed set of rules is another Set.
+type Set struct {
+	rules    []compiled
+	limits   Limits
+	patterns *patterns
+	// kinds caches a *kindIndex for each kind seen.
+	kinds sync.Map
+}
+
+type compiled struct {
+	Rule
+	matcher matcher
+	program *program
+	// when is nil without a condition.
+	when *program
+}
+
+// Compile compiles the rules and modules of documents. When anything is wrong
+// it returns no Set and all Problems.
+func Compile(docs []Document, o Options) (*Set, error) {
+	rules, err := Parse(docs...)
+	c := &compiler{}
+	if problems, ok := errors.AsType[Problems](err); ok {
+		c.problems = problems
+	}
+	c.addModules(docs)
+	stage := cmp.Or(o.Stage, AtDestination)
+	s := &Set{limits: o.Limits.withDefaults(), patterns: &patterns{known: map[string]*pattern{}}}
+	for _, r := range slices.Concat(o.Rules, rules) {
+		r.Stage = cmp.Or(r.Stage, AtDestination)
+		one, ok := c.rule(r, o.Lookup)
+		if ok && r.Stage == stage {
+			s.rules = append(s.rules, one)
+		}
+	}
+	if err := c.problems.err(); err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(s.rules, func(a, b compiled) int { return cmp.Compare(a.Order, b.Order) })
+	return s, nil
+}
+
+func (c *compiler) rule(r Rule, lookup Lookup) (compiled, bool) {
+	before := len(c.problems)
+	if r.jq.value == "" {
+		r.jq.value = r.JQ
+	}
+	if r.when.value == "" {
+		r.when.value = r.Match.When
+	}
+	params := make(map[string]any, len(r.Params))
+	for _, name := range sortedKeys(r.Params) {
+		p := r.Params[name]
+		params[name] = p.Value
+		if p.From == nil {
+			continue
+		}
+		if lookup == nil {
+			c.report(r.Origin, r.Name, r.jq, 0, fmt.Sprintf("param %q: %s: references cannot be resolved here", name, p.From))
+			continue
+		}
+		v, err := lookup.Lookup(*p.From)
+		if err != nil {
+			c.report(r.Origin, r.Name, r.jq, 0, fmt.Sprintf("param %q: %s: %v", name, p.From, err))
+			continue
+		}
+		params[name] = v
+	}
+	one := compiled{Rule: r, matcher: newMatcher(&r.Match)}
+	one.program = c.program(r.Origin, r.Name, r.jq, params)
+	if r.Match.When != "" {
+		one.when = c.program(r.Origin, r.Name, r.when, params)
+	}
+	return one, len(c.problems) == before && one.program != nil && (r.Match.When == "" || one.when != nil)
+}
+
+// Rules are the rules of the set in the order in which they run.
+func (s *Set) Rules() []Rule {
+	rules := make([]Rule, len(s.rules))
+	for i := range s.rules {
+		rules[i] = s.rules[i].Rule
+	}
+	return rules
+}
+
+// Env is what a run may know of its surroundings.
+type Env struct {
+	// SourceSite is $source.site, DestinationSite $destination.site, and the
+	// Replication's name $replication.namespace and $replication.name.
+	SourceSite, DestinationSite           string
+	ReplicationNamespace, ReplicationName string
+	// Protected says which namespaces no rule may move an object into; nil
+	// protects none.
+	Protected func(namespace string) bool
+}
+
+// Result is what became of an object.
+type Result struct {
+	// Objects are to be written: the object itself, rewritten or not, or several
+	// of its kind. None means that the rules dropped it, unless Skipped.
+	Objects []Object
+	// Skipped means that a rule failed and says to leave the object out: whatever
+	// copy there is stays as it is.
+	Skipped bool
+	// Applied are the rules that ran, in order.
+	Applied []ID
+	// Failures are the errors that onError has dealt with.
+	Failures []error
+}
+
+// Dropped says that the rules want no copy of the object.
+func (r *Result) Dropped() bool { return len(r.Objects) == 0 && !r.Skipped }
+
+// maxKinds bounds the cache of Set.kinds; a cluster serves a few hundred.
+const maxKinds = 4096
+
+func (s *Set) index(kind pipeline.GroupResource) *kindIndex {
+	if x, ok := s.kinds.Load(kind); ok {
+		return x.(*kindIndex) //nolint:errcheck,revive // only index stores there
+	}
+	x := newKindIndex(s.rules, kind)
+	n := 0
+	s.kinds.Range(func(any, any) bool { n++; return n < maxKinds })
+	if n < maxKinds {
+		s.kinds.Store(kind, x)
+	}
+	return x
+}
+
+// Matches says whether any rule may be for the object, conditions left aside.
+// It decodes nothing.
+func (s *Set) Matches(o Object) bool {
+	if len(s.rules) == 0 {
+		return false
+	}
+	f := facts{kind: o.Kind, body: o.Body}
+	return s.index(o.Kind).next(s.rules, &f, 0) >= 0
+}
+
+// Run applies the rules to an object, in their order, each to what the one
+// before made of it. An object that no rule matches comes back as it is. It is
+// safe to call at once from many goroutines, and to call again: it has no
+// effects. Errors are *Error, with class Invalid or Malformed, or ctx's own.
+func (s *Set) Run(ctx context.Context, env Env, o Object) (Result, error) {
+	r := run{set: s, env: &env, index: s.index(o.Kind), kind: o.Kind}
+	return r.all(ctx, o)
+}
+
+// errSkipped ends a run whose object is left out.
+var errSkipped = errors.New("skipped")
+
+// run is one object on its way through the rules.
+type run struct {
+	set    *Set
+	env    *Env
+	index  *kindIndex
+	kind   pipeline.GroupResource
+	budget budget
+	// again says that the first attempt ran out of time, or is not wanted.
+	again bool
+	// trace, when not nil, is told of every step.
+	trace func(step)
+
+	apiVersion, kindName string
+	namespaced           bool
+	namespace            string
+
+	outputs  []Object
+	bytes    int
+	applied  []ID
+	failures []error
+}
+
+// item is an object between two rules: its bytes, and the decoded value once
+// there is one.
+type item struct {
+	facts   facts
+	value   any
+	decoded bool
+}
+
+// step is what one rule did to one item.
+type step struct {
+	rule   *compiled
+	before []byte
+	after  [][]byte
+	// unmet says that the condition was not.
+	unmet bool
+	err   error
+}
+
+// all is Set.Run.
+func (r *run) all(ctx context.Context, o Object) (Result, error) {
+	f := facts{kind: o.Kind, body: o.Body}
+	first := r.index.next(r.set.rules, &f, 0)
+	if first < 0 {
+		return Result{Objects: []Object{o}}, nil
+	}
+	var err error
+	if !r.again {
+		err = r.attempt(ctx, r.set.limits.Time, o, first)
+		e, failed := errors.AsType[*Error](err)
+		r.again = failed && e.Reason == TimedOut && ctx.Err() == nil
+	}
+	if r.again {
+		err = r.attempt(ctx, 4*r.set.limits.Time, o, first)
+	}
+	if errors.Is(err, errSkipped) {
+		return Result{Skipped: true, Applied: r.applied, Failures: r.failures}, nil
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{Objects: r.outputs, Applied: r.applied, Failures: r.failures}, nil
+}
+
+func (r *run) attempt(ctx context.Context, limit time.Duration, o Object, first int) error {
+	r.outputs, r.bytes, r.applied, r.failures = nil, 0, nil, nil
+	if len(o.Body) > r.set.limits.Bytes {
+		return (&Error{Reason: TooLarge, Message: fmt.Sprintf("the object is longer than %d bytes", r.set.limits.Bytes)}).classify()
+	}
+	timed, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	memory := min(r.set.limits.Memory, 4<<20+64*int64(len(o.Body)))
+	r.budget = budget{ctx: timed, patterns: r.set.patterns, bytes: memory, nodes: int(memory / 64)}
+	it := item{facts: facts{kind: o.Kind, body: o.Body}}
+	it.facts.identity()
+	r.apiVersion, r.kindName = gjson.GetBytes(o.Body, "apiVersion").String(), gjson.GetBytes(o.Body, "kind").String()
+	r.namespace, r.namespaced = it.facts.namespace, it.facts.namespace != ""
+	err := r.from(first, &it)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// from runs the rule at a place over an item, and then all rules behind it over
+// what comes out.
+func (r *run) from(place int, it *item) error {
+	rule := &r.set.rules[place]
+	memory := r.budget.bytes
+	outs, met, err := r.one(rule, it)
+	if err != nil {
+		if r.trace != nil {
+			r.trace(step{rule: rule, before: it.facts.body, err: err})
+		}
+		if ctxErr := r.parentErr(); ctxErr != nil {
+			return ctxErr
+		}
+		failure := r.failure(rule, err)
+		if !r.again && r.budget.ctx.Err() != nil {
+			return failure
+		}
+		switch rule.OnError {
+		case Skip:
+			r.failures = append(r.failures, failure)
+			return errSkipped
+		case Pass:
+			r.failures = append(r.failures, failure)
+			// The time is up for the rules behind it too.
+			if r.budget.ctx.Err() != nil {
+				return failure
+			}
+			r.budget.spent, r.budget.bytes = nil, memory
+			return r.onward(place+1, it)
+		case Park:
+			return failure
+		}
+		return failure
+	}
+	if !met {
+		if r.trace != nil {
+			r.trace(step{rule: rule, before: it.facts.body, unmet: true})
+		}
+		return r.onward(place+1, it)
+	}
+	r.applied = append(r.applied, rule.ID())
+	if r.trace != nil {
+		after := make([][]byte, len(outs))
+		for i := range outs {
+			after[i] = outs[i].facts.body
+		}
+		r.trace(step{rule: rule, before: it.facts.body, after: after})
+	}
+	for i := range outs {
+		if err := r.onward(place+1, &outs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onward finds the next rule for an item, or puts it out.
+func (r *run) onward(place int, it *item) error {
+	if next := r.index.next(r.set.rules, &it.facts, place); next >= 0 {
+		return r.from(next, it)
+	}
+	limits := r.set.limits
+	var last ID
+	if len(r.applied) > 0 {
+		last = r.applied[len(r.applied)-1]
+	}
+	if len(r.outputs) >= limits.Outputs {
+		return (&Error{Rule: last, Reason: TooMany, Message: fmt.Sprintf("more than %d objects came out", limits.Outputs)}).classify()
+	}
+	if r.bytes += len(it.facts.body); r.bytes > limits.Bytes {
+		return (&Error{Rule: last, Reason: TooLarge, Message: fmt.Sprintf("more than %d bytes came out", limits.Bytes)}).classify()
+	}
+	out := Object{Kind: r.kind, Body: it.facts.body}
+	for _, o := range r.outputs {
+		if TargetOf(o) == TargetOf(out) {
+			return (&Error{Rule: last, Reason: Twice, Message: "the same object came out twice"}).classify()
+		}
+	}
+	r.outputs = append(r.outputs, out)
+	return nil
+}
+
+func (r *run) parentErr() error {
+	if err := r.budget.ctx.Err(); errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (r *run) failure(rule *compiled, err error) error {
+	e := describe(rule.ID(), r.kind, err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		e = &Error{Rule: rule.ID(), Reason: TimedOut, Message: "did not end in time"}
+	}
+	return e.classify()
+}
+
+// one runs one rule. met is false when its condition is not.
+func (r *run) one(rule *compiled, it *item) (outs []item, met bool, err error) {
+	if !it.decoded {
+		if it.value, err = decode(it.facts.body); err != nil {
+			return nil, false, &Error{Rule: rule.ID(), Reason: Unreadable, Message: "the object is not JSON: " + err.Error()}
+		}
+		it.decoded = true
+	}
+	ctx := r.budget.ctx
+	if rule.when != nil {
+		yes := false
+		err := rule.when.run(ctx, &r.budget, r.env, it.value, func(v any) error {
+			yes = v != nil && v != false
+			return errFirst
+		})
+		if err != nil && !errors.Is(err, errFirst) {
+			return nil, false, err
+		}
+		if !yes {
+			return nil, false, nil
+		}
+	}
+	bytes := r.bytes
+	err = rule.program.run(ctx, &r.budget, r.env, it.value, func(v any) error {
+		if len(outs) >= r.set.limits.Outputs {
+			return &Error{Rule: rule.ID(), Reason: TooMany, Message: fmt.Sprintf("more than %d objects came out", r.set.limits.Outputs)}
+		}
+		out, err := r.accept(rule, it, v, r.set.limits.Bytes-bytes)
+		if err != nil {
+			return err
+		}
+		bytes += len(out.facts.body)
+		outs = append(outs, out)
+		return nil
+	})
+	return outs, true, err
+}
+
+// errFirst ends a program after its first result.
+var errFirst = errors.New("one is enough")
+
+// accept checks what came out of a rule and makes it an item.
+func (r *run) accept(rule *compiled, from *item, v any, limit int) (item, error) {
+	object, ok := v.(map[string]any)
+	if !ok {
+		return item{}, &Error{Rule: rule.ID(), Reason: NotAnObject, Message: "returned something that is not an object"}
+	}
+	if identical(from.value, v) {
+		return *from, nil
+	}
+	fail := func(reason Reason, message string) (item, error) {
+		return item{}, &Error{Rule: rule.ID(), Reason: reason, Message: message}
+	}
+	if object["apiVersion"] != r.apiVersion || object["kind"] != r.kindName {
+		return fail(KindChanged, "returned an object of another apiVersion or kind")
+	}
+	meta, _ := object["metadata"].(map[string]any)
+	name, _ := meta["name"].(string)
+	namespace, _ := meta["namespace"].(string)
+	switch {
+	case name == "":
+		return fail(Unnamed, "returned an object without a name")
+	case r.namespaced && namespace == "":
+		return fail(Unnamed, "returned an object without a namespace")
+	case !r.namespaced && namespace != "":
+		return fail(Unnamed, "returned an object with a namespace, for one that had none")
+	case namespace != r.namespace && r.env.Protected != nil && r.env.Protected(namespace):
+		return fail(ProtectedNamespace, "moves the object into a protected namespace")
+	}
+	body, err := splice(from.facts.body, from.value, v, limit)
+	if err != nil {
+		return item{}, err
+	}
+	return item{facts: facts{kind: r.kind, body: body}, value: v, decoded: true}, nil
+}
