@@ -61,7 +61,12 @@ func New(ctx context.Context, o Options) (*World, error) {
 	}
 	w := &World{}
 	for name, c := range map[string]**kubetest.Cluster{"prod": &w.Prod, "dr": &w.DR} {
-		if *c, err = kubetest.Launch(ctx, kubetest.Config{Dir: filepath.Join(o.Dir, name), Controllers: o.Controllers}); err != nil {
+		dir := filepath.Join(o.Dir, name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			w.Close()
+			return nil, fmt.Errorf("make the directory of cluster %q: %w", name, err)
+		}
+		if *c, err = kubetest.Launch(ctx, kubetest.Config{Dir: dir, Controllers: o.Controllers}); err != nil {
 			w.Close()
 			return nil, fmt.Errorf("start cluster %q: %w", name, err)
 		}
@@ -154,7 +159,7 @@ func (w *World) Close() {
 	}
 	for _, c := range []*kubetest.Cluster{w.Prod, w.DR} {
 		if c != nil {
-			c.Stop()
+			_ = c.Close() // what is left of it is on disk for whoever looks
 		}
 	}
 }

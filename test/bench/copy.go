@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	nethttp "net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tidwall/sjson"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/apply"
+	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/kube/kubetest"
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+	"github.com/dr-syncer/dr-syncer/replay"
+	"github.com/dr-syncer/dr-syncer/test/world"
+)
+
+const (
+	copyObjects    = 10_000
+	copyNamespaces = 20
+	copyWorkers    = 16
+	copyRounds     = 3
+)
+
+// benchFirstCopy measures the first copy of 10,000 mixed objects out of the log,
+// beside a bare loop of the same server-side applies by as many workers against
+// the same server; then a restart over what is there unchanged.
+func benchFirstCopy(ctx context.Context, dir string) (_ []Figure, err error) {
+	home := filepath.Join(dir, "dr")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return nil, err
+	}
+	cluster, err := kubetest.Launch(ctx, kubetest.Config{Dir: home})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, cluster.Close()) }()
+	_, conn, closeLog, err := openLog(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeLog()) }()
+	objects := mixture()
+	if err := fill(ctx, conn, objects); err != nil {
+		return nil, err
+	}
+	var product, bare []float64
+	for round := range copyRounds {
+		b, err := bareLoop(ctx, cluster.Client(), objects, fmt.Sprintf("bare-%d-", round))
+		if err != nil {
+			return nil, err
+		}
+		p, err := copyOnce(ctx, cluster.Client(), conn, fmt.Sprintf("copy-%d-", round), len(objects))
+		if err != nil {
+			return nil, err
+		}
+		product, bare = append(product, float64(len(objects))/p.Seconds()), append(bare, float64(len(objects))/b.Seconds())
+		progress("round %d: product %.0f/s, bare loop %.0f/s", round+1, product[round], bare[round])
+	}
+	var ratios []float64
+	for i := range product {
+		ratios = append(ratios, product[i]/bare[i])
+	}
+
+	before, err := writes(ctx, cluster.Client())
+	if err != nil {
+		return nil, err
+	}
+	took, err := copyOnce(ctx, cluster.Client(), conn, fmt.Sprintf("copy-%d-", copyRounds-1), len(objects))
+	if err != nil {
+		return nil, err
+	}
+	after, err := writes(ctx, cluster.Client())
+	if err != nil {
+		return nil, err
+	}
+	list, err := bareLists(ctx, cluster.Client())
+	if err != nil {
+		return nil, err
+	}
+	beside := fmt.Sprintf("bare metadata lists of the same kinds: %.2f s", list.Seconds())
+	return []Figure{
+		atLeast("first-copy-ratio", median(ratios), 0.85, "ratio", fmt.Sprintf("bare loop, %d workers: %.0f objects/s; product %.0f objects/s", copyWorkers, median(bare), median(product))),
+		atMost("restart-unchanged-writes", after-before, 0, "requests", "the API server's own count of writes"),
+		atMost("restart-unchanged-seconds", took.Seconds(), 3, "s", beside),
+	}, nil
+}
+
+// mixture is the Namespaces and 10,000 objects in them.
+func mixture() []world.Object {
+	r := rand.New(rand.NewPCG(11, 11)) //nolint:gosec // made-up data
+	var out []world.Object
+	for i := range copyNamespaces {
+		out = append(out, world.Namespace(fmt.Sprintf("ns-%d", i)))
+	}
+	for i := range copyObjects {
+		out = append(out, world.Mixed(r, fmt.Sprintf("ns-%d", i%copyNamespaces), i/copyNamespaces))
+	}
+	return out
+}
+
+// fill writes the objects into the log as a collector would.
+func fill(ctx context.Context, conn *natslog.Conn, objects []world.Object) error {
+	w, err := conn.Writer(ctx, world.Site, natslog.DefaultStreamOptions())
+	if err != nil {
+		return err
+	}
+	var events []pipeline.Event
+	for i, o := range objects {
+		events = append(events, pipeline.Event{
+			Ref: o.Ref(world.Site), Op: pipeline.OpPut, UID: fmt.Sprintf("00000000-0000-4000-8000-%012d", i), Version: fmt.Sprint(i + 1),
+			APIVersion: o.Kind.APIVersion(), Kind: o.Kind.Kind, Observed: time.Now(), Digest: pipeline.DigestOf(o.Body), Body: o.Body,
+		})
+		if len(events) == 500 || i == len(objects)-1 {
+			if _, err := w.Append(ctx, events); err != nil {
+				return err
+			}
+			events = nil
+		}
+	}
+	return nil
+}
+
+// bareLoop applies the objects, marked as the product marks them, Namespaces first.
+func bareLoop(ctx context.Context, client *kube.Client, objects []world.Object, prefix string) (time.Duration, error) {
+	bodies := make([][]byte, len(objects))
+	for i, o := range objects {
+		body := o.Body
+		for path, value := range map[string]string{
+			`metadata.labels.dr-syncer\.io/replication`:                                            "default.bench-of-the-bare-loop",
+			`metadata.annotations.dr-syncer\.io/origin`:                                            "prod/01JD0000000000000000000000/12345/00000000-0000-4000-8000-000000000000",
+			`metadata.annotations.dr-syncer\.io/digest`:                                            pipeline.DigestOf(o.Body).String(),
+			map[bool]string{true: "metadata.namespace", false: "metadata.name"}[o.Kind.Namespaced]: prefix + map[bool]string{true: o.Namespace, false: o.Name}[o.Kind.Namespaced],
+		} {
+			var err error
+			if body, err = sjson.SetBytes(body, path, value); err != nil {
+				return 0, err
+			}
+		}
+		bodies[i] = body
+	}
+	begun := time.Now()
+	for _, namespaced := range []bool{false, true} {
+		var g errgroup.Group
+		g.SetLimit(copyWorkers)
+		for i, o := range objects {
+			if o.Kind.Namespaced != namespaced {
+				continue
+			}
+			g.Go(func() error {
+				namespace, name := prefix+o.Namespace, o.Name
+				if !namespaced {
+					namespace, name = "", prefix+o.Name
+				}
+				_, _, err := client.Apply(ctx, o.Kind, namespace, name, bodies[i])
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return 0, fmt.Errorf("bare loop: %w", err)
+		}
+	}
+	return time.Since(begun), nil
+}
+
+// copyOnce runs the destination side of a Replication until everything is in step.
+func copyOnce(ctx context.Context, client *kube.Client, conn *natslog.Conn, prefix string, want int) (time.Duration, error) {
+	log := slog.New(slog.DiscardHandler)
+	begun := time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	inventory := apply.NewInventory(client, log)
+	wg.Go(func() { _ = inventory.Run(ctx) })
+	applier, err := apply.New(apply.Settings{
+		Namespace: "default", Name: prefix + "bench", Client: client, Inventory: inventory, Log: log,
+		Spec: v1alpha1.ReplicationSpec{
+			Source: v1alpha1.Source{Site: world.Site}, Kinds: []string{"*"},
+			NamespaceMapping: &v1alpha1.NamespaceMapping{Prefix: prefix},
+			Mode:             v1alpha1.ModeContinuous, DeletionPolicy: v1alpha1.DeletionMirror, ConflictPolicy: v1alpha1.ConflictRefuse,
+		},
+	})
+	if err != nil {
+		return 0, err
+	}
+	dead, err := conn.DeadLetters(ctx, "bench", natslog.DefaultDeadLetterOptions())
+	if err != nil {
+		return 0, err
+	}
+	pump := pipeline.DefaultPumpConfig()
+	pump.Owner, pump.Workers = "default/"+prefix+"bench", copyWorkers
+	run, err := replay.Continuous(replay.Settings{
+		History: conn.History(world.Site), DeadLetters: dead, Sink: applier, Waves: apply.Wave, Pump: pump, Consumer: prefix + "bench", Log: log,
+	})
+	if err != nil {
+		return 0, err
+	}
+	wg.Go(func() { _ = run.Run(ctx) })
+	for {
+		synced := int64(0)
+		for _, n := range applier.Synced() {
+			synced += n
+		}
+		if s := run.Stats(); s.Phase == replay.Replicating && synced == int64(want) && s.LagEvents == 0 {
+			return time.Since(begun), nil
+		}
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// writes is how many writing requests for the kinds in the mixture the API
+// server has answered, by its own count.
+func writes(ctx context.Context, client *kube.Client) (float64, error) {
+	cfg := client.REST()
+	http, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return 0, err
+	}
+	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodGet, client.Host()+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	total := 0.0
+	for line := range strings.Lines(string(body)) {
+		if !strings.HasPrefix(line, "apiserver_request_total{") || !writing.MatchString(line) {
+			continue
+		}
+		if !slices.ContainsFunc(append([]kube.Kind{world.Namespaces}, world.MixedKinds...), func(k kube.Kind) bool {
+			return strings.Contains(line, `resource="`+k.Resource+`"`)
+		}) {
+			continue
+		}
+		var n float64
+		if _, err := fmt.Sscan(line[strings.LastIndexByte(strings.TrimSpace(line), ' ')+1:], &n); err != nil {
+			return 0, fmt.Errorf("read %q: %w", line, err)
+		}
+		total += n
+	}
+	if total == 0 {
+		return 0, errors.New("the API server counts no writes at all: its metrics have changed")
+	}
+	return total, nil
+}
+
+var writing = regexp.MustCompile(`verb="(APPLY|PATCH|PUT|POST|DELETE|DELETECOLLECTION)"`)
+
+// bareLists reads the metadata of all objects of the kinds, one list each.
+func bareLists(ctx context.Context, client *kube.Client) (time.Duration, error) {
+	begun := time.Now()
+	var g errgroup.Group
+	for _, k := range append([]kube.Kind{world.Namespaces}, world.MixedKinds...) {
+		g.Go(func() error {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			client.Watch(ctx, k, kube.WatchOptions{MetadataOnly: true}, untilReplaced(cancel))
+			return nil
+		})
+	}
+	err := g.Wait()
+	return time.Since(begun), err
+}
+
+// untilReplaced ends a watch when its first list is complete.
+type untilReplaced context.CancelFunc
+
+func (untilReplaced) Observe(kube.Object)             {}
+func (untilReplaced) Delete(kube.Object)              {}
+func (u untilReplaced) Replace([]kube.Object, string) { u() }
+func (untilReplaced) Progress(string)                 {}
