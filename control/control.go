@@ -1,0 +1,116 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/kube"
+)
+
+const (
+	// DefaultStatusInterval is the shortest time between two writes of one status.
+	DefaultStatusInterval = time.Second
+	// reconcilers is how many Replications are reconciled at once.
+	reconcilers = 4
+	// wakeQueue is how many wishes to be reconciled can wait for the queue.
+	wakeQueue = 256
+	// stopTimeout is how long reconciles under way may take to end.
+	stopTimeout = 10 * time.Second
+)
+
+// Settings is what Run needs.
+type Settings struct {
+	// Client reaches the API server that holds the Replications.
+	Client *kube.Client
+	// Engine does their work.
+	Engine Engine
+	Log    *slog.Logger
+	// StatusInterval is the shortest time between two writes of one status;
+	// DefaultStatusInterval if 0.
+	StatusInterval time.Duration
+}
+
+// Run reconciles the Replications of all namespaces until ctx ends, then stops
+// their runs and waits for them. It calls ready once it has seen all Replications.
+// It is called once, by one process of those that share a destination.
+func Run(ctx context.Context, s Settings, ready func()) error {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return fmt.Errorf("make scheme: %w", err)
+	}
+	logger := logr.FromSlogHandler(s.Log.Handler())
+	log.SetLogger(logger) // what the library logs outside of any controller
+	noNameCheck, grace := true, stopTimeout
+	mgr, err := manager.New(s.Client.REST(), manager.Options{
+		Scheme:                  scheme,
+		Logger:                  logger,
+		Metrics:                 server.Options{BindAddress: "0"}, // the side port is the program's
+		HealthProbeBindAddress:  "0",
+		GracefulShutdownTimeout: &grace,
+		// The check knows no end of a controller: a second Run in one process would fail it.
+		Controller: config.Controller{SkipNameValidation: &noNameCheck},
+	})
+	if err != nil {
+		return fmt.Errorf("prepare the controller: %w", err)
+	}
+	wakes := make(chan event.GenericEvent, wakeQueue)
+	r := &reconciler{
+		client: mgr.GetClient(), events: mgr.GetEventRecorder("dr-syncer"), engine: s.Engine, log: s.Log,
+		interval: s.StatusInterval,
+		keepers:  map[client.ObjectKey]*keeper{}, seen: map[client.ObjectKey]int64{},
+		wake: func(ctx context.Context, key client.ObjectKey) {
+			repl := &v1alpha1.Replication{}
+			repl.Namespace, repl.Name = key.Namespace, key.Name
+			select {
+			case wakes <- event.GenericEvent{Object: repl}:
+			case <-ctx.Done():
+			}
+		},
+	}
+	if r.interval == 0 {
+		r.interval = DefaultStatusInterval
+	}
+	err = builder.ControllerManagedBy(mgr).
+		Named("replication").
+		For(&v1alpha1.Replication{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesRawSource(source.Channel(wakes, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: reconcilers}).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("prepare the controller: %w", err)
+	}
+	defer r.gauges()()
+	synced := manager.RunnableFunc(func(ctx context.Context) error {
+		if mgr.GetCache().WaitForCacheSync(ctx) {
+			ready()
+		}
+		return nil
+	})
+	if err := mgr.Add(synced); err != nil {
+		return fmt.Errorf("prepare the controller: %w", err)
+	}
+	err = mgr.Start(ctx)
+	r.stop()
+	if err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+		return fmt.Errorf("run the controller: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/pipeline"
+)
+
+// Engine does the work of Replications. Its methods are safe for concurrent use.
+type Engine interface {
+	// Validate returns what is wrong with a spec, each with its cure; none if it can
+	// be carried out.
+	Validate(spec v1alpha1.ReplicationSpec) []error
+	// New makes the run of a Replication ("namespace/name"), which has not begun yet.
+	// from is the position that its status tells. With spec.Paused the run applies nothing and only measures how far it is behind
+	// the position.
+	New(owner string, spec v1alpha1.ReplicationSpec, from pipeline.Position) (Runner, error)
+	// DeleteCopies deletes everything that carries the Replication's mark and
+	// returns when it is gone, or what keeps it. It may be called again.
+	DeleteCopies(ctx context.Context, owner string) error
+	// Forget drops what is kept of a Replication that is no more: its dead letters.
+	Forget(ctx context.Context, owner string) error
+}
+
+// Runner is the run of one Replication under one spec.
+type Runner interface {
+	// Run works until ctx ends. Any return before that is a failure; a new Runner
+	// is made after a delay. It is called once.
+	Run(ctx context.Context) error
+	// Snapshot says where the run stands. It is cheap, and may be called at any time
+	// and at once.
+	Snapshot() Snapshot
+}
+
+// Stage says what a run is doing.
+type Stage uint8
+
+const (
+	// StageStarting: it has not reached the log yet.
+	StageStarting Stage = iota
+	// StageCopying: it goes over everything the log holds.
+	StageCopying
+	// StageFollowing: it has, and now applies what comes.
+	StageFollowing
+	// StagePaused: it applies nothing.
+	StagePaused
+)
+
+// Snapshot is where a run stands.
+type Snapshot struct {
+	Stage Stage
+	// Err is what keeps the run from working; nil while it works. Failures of single
+	// objects are not meant.
+	Err error
+	// Position is the place through which everything was settled; zero if none is known.
+	Position pipeline.Position
+	// Behind is the number of records not settled.
+	Behind int64
+	// Oldest is when the oldest of them was stored; zero if there is none.
+	Oldest time.Time
+	// Heard is when the source was last heard of, by this process's clock; zero if
+	// it never was.
+	Heard time.Time
+	// Failing names the kinds that the source says it cannot collect now, with the reason.
+	Failing map[string]string
+	// Kinds are the counts by kind.
+	Kinds map[pipeline.GroupResource]v1alpha1.Counts
+	// LastEvent and LastError are the newest change and failure of this run.
+	LastEvent *v1alpha1.LastEvent
+	LastError *v1alpha1.LastError
+}

@@ -1,0 +1,268 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// keeper keeps one Replication running as its spec says, and holds what its
+// status follows from. All methods are safe for concurrent use.
+type keeper struct {
+	owner    string // "namespace/name"
+	uid      types.UID
+	engine   Engine
+	log      *slog.Logger
+	interval time.Duration
+	// wake asks for the Replication to be reconciled.
+	wake func(ctx context.Context)
+
+	mu        sync.Mutex
+	work      string // what the run was made from
+	selection string // the part of it that says which objects go where
+	halt      func() // stops the run and waits; nil if there is none
+	run       Runner // nil between two runs
+	ended     error  // how the last run ended
+	situation situation
+	written   v1alpha1.ReplicationStatus
+	writtenAt time.Time
+	base      string // the resource version that the last write was made from
+}
+
+// accept has the Replication run as its spec says, from the status that stands
+// in the resource. It stops the former run if the work is another.
+func (k *keeper) accept(ctx context.Context, r *v1alpha1.Replication) {
+	work, selection := workOf(r.Spec), selectionOf(r.Spec)
+	k.mu.Lock()
+	same := k.halt != nil && k.work == work
+	if k.selection == "" && r.Status.ObservedGeneration != 0 && r.Status.ObservedGeneration != r.Generation ||
+		k.selection != "" && k.selection != selection {
+		k.situation.anew = true
+	}
+	k.work, k.selection = work, selection
+	k.situation.generation, k.situation.paused, k.situation.refused = r.Generation, r.Spec.Paused, nil
+	k.mu.Unlock()
+	if same {
+		return
+	}
+	k.stop()
+	var from pipeline.Position
+	if p := r.Status.Position; p != nil && p.Sequence > 0 {
+		from = pipeline.Position{Epoch: p.Epoch, Seq: uint64(p.Sequence)}
+	}
+	k.start(ctx, *r.Spec.DeepCopy(), from)
+}
+
+// refuse stops the run and says why there is none.
+func (k *keeper) refuse(r *v1alpha1.Replication, why refusal) {
+	k.stop()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.situation.generation, k.situation.paused, k.situation.refused = r.Generation, r.Spec.Paused, &why
+}
+
+// remove stops the run for good, and says what keeps the copies from being deleted.
+func (k *keeper) remove(generation int64, problem error) {
+	k.stop()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.situation.generation, k.situation.deleting, k.situation.deleteErr = generation, true, problem
+}
+
+// start begins the run and the watch over it. Both end with stop, not with ctx.
+func (k *keeper) start(ctx context.Context, spec v1alpha1.ReplicationSpec, from pipeline.Position) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var both sync.WaitGroup
+	both.Go(func() { k.keepRunning(ctx, spec, from) })
+	both.Go(func() { k.watch(ctx) })
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.halt = func() {
+		cancel()
+		both.Wait()
+	}
+}
+
+// stop ends the run and waits for it. Without one it does nothing.
+func (k *keeper) stop() {
+	k.mu.Lock()
+	halt := k.halt
+	k.halt = nil
+	k.mu.Unlock()
+	if halt == nil {
+		return
+	}
+	halt()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.run, k.ended = nil, nil
+	k.situation.failing, k.situation.stuck = time.Time{}, time.Time{}
+}
+
+// steady is how long a run must have gone for its end not to count as one more failure.
+const steady = time.Minute
+
+// keepRunning makes runs until ctx ends, with growing delays.
+func (k *keeper) keepRunning(ctx context.Context, spec v1alpha1.ReplicationSpec, from pipeline.Position) {
+	fresh := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: 8, Cap: time.Minute}
+	delays := fresh
+	for ctx.Err() == nil {
+		begin := time.Now()
+		err := k.runOnce(ctx, spec, from)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(begin) > steady {
+			delays = fresh
+		}
+		k.mu.Lock()
+		k.run, k.ended = nil, err
+		k.mu.Unlock()
+		telemetry.Add(ctx, telemetry.MetricReplicationRestarts, 1, telemetry.String(telemetry.KeyReplication, k.owner))
+		delay := delays.Step()
+		k.log.WarnContext(ctx, "run ended, starting another", telemetry.KeyError, err, telemetry.KeyDuration, delay)
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// runOnce returns why the run ended, never nil.
+func (k *keeper) runOnce(ctx context.Context, spec v1alpha1.ReplicationSpec, from pipeline.Position) error {
+	run, err := k.engine.New(k.owner, spec, from)
+	if err != nil {
+		return fmt.Errorf("prepare the run: %w", err)
+	}
+	k.mu.Lock()
+	k.run = run
+	k.mu.Unlock()
+	if err := run.Run(ctx); err != nil {
+		return err
+	}
+	return errEnded
+}
+
+// watch asks for a reconcile whenever the status in the resource is no longer
+// what is true, until ctx ends.
+func (k *keeper) watch(ctx context.Context) {
+	tick := time.NewTicker(k.interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			s := k.look(now)
+			k.mu.Lock()
+			written, ago := k.written, now.Sub(k.writtenAt)
+			k.mu.Unlock()
+			if worthWriting(written, nextStatus(written, s), ago) {
+				k.wake(ctx)
+			}
+		}
+	}
+}
+
+// look returns the situation now.
+func (k *keeper) look(now time.Time) situation {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := &k.situation
+	s.now, s.snapshot = now, nil
+	if k.halt != nil {
+		s.snapshot = &Snapshot{}
+		if k.run != nil {
+			*s.snapshot = k.run.Snapshot()
+		}
+		if s.snapshot.Err == nil && s.snapshot.Stage == StageStarting {
+			s.snapshot.Err = k.ended
+		}
+	}
+	var failed int64
+	var err error
+	if s.snapshot != nil {
+		err = s.snapshot.Err
+		for _, n := range s.snapshot.Kinds {
+			failed += n.Failed
+		}
+	}
+	since(&s.stuck, err != nil, now)
+	since(&s.failing, failed > 0, now)
+	return *s
+}
+
+// since keeps when something began to hold, zero while it does not.
+func since(t *time.Time, holds bool, now time.Time) {
+	switch {
+	case !holds:
+		*t = time.Time{}
+	case t.IsZero():
+		*t = now
+	}
+}
+
+// saw remembers the status that stands in the resource. It reports false if the
+// resource is an older one than was last written.
+func (k *keeper) saw(r *v1alpha1.Replication) (fresh bool, ago time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.base != "" && k.base == r.ResourceVersion {
+		return false, 0
+	}
+	if k.writtenAt.IsZero() {
+		// Whoever wrote what is there may have done so just now.
+		k.writtenAt = time.Now().Add(-k.interval)
+	}
+	k.written = *r.Status.DeepCopy()
+	return true, time.Since(k.writtenAt)
+}
+
+// wrote remembers a write that was made from the resource version base.
+func (k *keeper) wrote(status v1alpha1.ReplicationStatus, base string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.written, k.base, k.writtenAt = *status.DeepCopy(), base, time.Now()
+	k.situation.anew = false
+}
+
+// refused returns why the Replication is not carried out, nil if it is.
+func (k *keeper) refused() *refusal {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.situation.refused
+}
+
+// workOf is a text that differs when the run must be another.
+func workOf(spec v1alpha1.ReplicationSpec) string {
+	spec.OnDelete = ""
+	return textOf(spec)
+}
+
+// selectionOf is a text that differs when spec selects or places other objects.
+func selectionOf(spec v1alpha1.ReplicationSpec) string {
+	return textOf(v1alpha1.ReplicationSpec{
+		Source: spec.Source, Namespaces: spec.Namespaces, NamespaceMapping: spec.NamespaceMapping,
+		Kinds: spec.Kinds, ExcludeKinds: spec.ExcludeKinds,
+		LabelSelector: spec.LabelSelector, ExcludeLabels: spec.ExcludeLabels, IncludeClusterScoped: spec.IncludeClusterScoped,
+	})
+}
+
+func textOf(spec v1alpha1.ReplicationSpec) string {
+	text, err := json.Marshal(spec)
+	if err != nil {
+		// A spec that came as JSON can be written as JSON; if not, every spec differs.
+		return err.Error() + time.Now().String()
+	}
+	return string(text)
+}
