@@ -61,6 +61,9 @@ func (s *source) list(ctx context.Context, _ metav1.ListOptions) (runtime.Object
 		all.ResourceVersion = page.ResourceVersion
 		all.Items = append(all.Items, page.Items...)
 		if next = page.Continue; next == "" {
+			s.mu.Lock()
+			s.listed = all.ResourceVersion
+			s.mu.Unlock()
 			s.healthy(true)
 			return all, nil
 		}
@@ -69,21 +72,14 @@ func (s *source) list(ctx context.Context, _ metav1.ListOptions) (runtime.Object
 
 // page reads one page and hands its bodies to the handler.
 func (s *source) page(ctx context.Context, limit, next string) (*thinList, error) {
-	r := s.client.rest.Get().AbsPath(s.kind.path(s.opts.Namespace, "")).MaxRetries(0)
+	r := s.request(acceptMetaList)
 	if limit != "" {
 		r = r.Param("limit", limit)
 	}
 	if next != "" {
 		r = r.Param("continue", next)
 	}
-	if s.opts.LabelSelector != "" {
-		r = r.Param("labelSelector", s.opts.LabelSelector)
-	}
-	accept := acceptJSON
-	if s.opts.MetadataOnly {
-		accept = acceptMetaList
-	}
-	body, err := s.client.do(ctx, r.SetHeader("Accept", accept))
+	body, err := s.client.do(ctx, r)
 	if err != nil {
 		return nil, err
 	}

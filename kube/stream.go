@@ -9,8 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidwall/gjson"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
@@ -24,61 +26,115 @@ const (
 	silenceLimit = 30 * time.Second
 )
 
-// watch opens a stream: of the initial state and what follows, or of what follows a version.
+// watch opens a stream: of the initial state and what follows, or of what follows a
+// version.
 func (s *source) watch(parent context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	initial := o.SendInitialEvents != nil && *o.SendInitialEvents
-	if initial {
-		s.mu.Lock()
-		paged := s.paged
-		s.mu.Unlock()
-		if paged {
-			return nil, errPaged
-		}
-	}
-	if err := s.pause(parent); err != nil {
-		return nil, err
-	}
-	r := s.client.rest.Get().AbsPath(s.kind.path(s.opts.Namespace, "")).
-		MaxRetries(0).
-		Param("watch", "true").
-		Param("allowWatchBookmarks", "true").
-		Param("resourceVersion", o.ResourceVersion)
-	if initial {
-		r = r.Param("sendInitialEvents", "true").Param("resourceVersionMatch", string(o.ResourceVersionMatch))
-	}
-	if o.TimeoutSeconds != nil {
-		r = r.Param("timeoutSeconds", strconv.FormatInt(*o.TimeoutSeconds, 10))
-	}
-	if s.opts.LabelSelector != "" {
-		r = r.Param("labelSelector", s.opts.LabelSelector)
-	}
-	accept := acceptJSON
-	if s.opts.MetadataOnly {
-		accept = acceptMeta
+	if initial && s.isPaged() {
+		return nil, errPaged
 	}
 	if !s.begin() {
 		return nil, context.Canceled
 	}
-	ctx, cancel := context.WithCancel(parent)
-	body, err := s.client.stream(ctx, r.SetHeader("Accept", accept))
-	if err != nil {
-		cancel()
-		s.wg.Done()
-		if initial && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)) {
-			s.setPaged(true)
-			return nil, errPaged
-		}
-		if parent.Err() != nil {
+	st, err := s.open(parent, o, initial)
+	if err == nil {
+		go st.run()
+		return st, nil
+	}
+	s.wg.Done()
+	switch {
+	case parent.Err() != nil:
+		return nil, err
+	case initial && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)):
+		s.setPaged(true)
+		return nil, errPaged
+	}
+	err = s.fail(s.describe("watch", err))
+	if pipeline.ClassOf(err) == pipeline.Transient && !IsExpired(err) {
+		return nil, tryAgain()
+	}
+	return nil, err
+}
+
+// open makes the request, after the backoff.
+func (s *source) open(parent context.Context, o metav1.ListOptions, initial bool) (*stream, error) {
+	if err := s.pause(parent); err != nil {
+		return nil, err
+	}
+	r := s.request(acceptMeta).Param("watch", "true").Param("allowWatchBookmarks", "true")
+	if initial {
+		// Always the present state, by a consistent read: after a restore of the server the
+		// last version seen may lie in its future.
+		r = r.Param("sendInitialEvents", "true").
+			Param("resourceVersion", "").
+			Param("resourceVersionMatch", string(metav1.ResourceVersionMatchNotOlderThan))
+	} else {
+		if err := s.checkResume(parent, o.ResourceVersion); err != nil {
 			return nil, err
 		}
-		return nil, s.fail(s.describe("watch", err))
+		r = r.Param("resourceVersion", o.ResourceVersion)
+	}
+	if o.TimeoutSeconds != nil {
+		r = r.Param("timeoutSeconds", strconv.FormatInt(*o.TimeoutSeconds, 10))
+	}
+	ctx, cancel := context.WithCancel(parent)
+	body, err := s.client.stream(ctx, r)
+	if err != nil {
+		cancel()
+		return nil, err
 	}
 	if !initial {
 		s.healthy(false)
 	}
-	st := &stream{source: s, body: body, cancel: cancel, initial: initial, events: make(chan watch.Event), stop: make(chan struct{})}
-	go st.run()
-	return st, nil
+	return &stream{
+		source: s, parent: parent, body: body, cancel: cancel, initial: initial,
+		events: make(chan watch.Event), stop: make(chan struct{}),
+	}, nil
+}
+
+// checkResume finds out whether the server still knows the version that a watch is to
+// go on from. One that was restored from an older state does not, yet would
+// silently wait until it counts that far again, and what happens until
+// then would be missed.
+func (s *source) checkResume(ctx context.Context, version string) error {
+	s.mu.Lock()
+	listed := s.listed
+	s.listed = ""
+	s.mu.Unlock()
+	if version == listed {
+		return nil // just read
+	}
+	body, err := s.client.do(ctx, s.request(acceptMetaList).SetHeader("Accept", acceptMetaList).Param("limit", "1"))
+	if err != nil {
+		return err
+	}
+	now := gjson.GetBytes(body, "metadata.resourceVersion").Str
+	if order, err := CompareVersions(now, version); err == nil && order < 0 {
+		return classify(apierrors.NewResourceExpired(fmt.Sprintf("the server is at version %s, before %s that it was at: it was restored from an older state", now, version)))
+	}
+	return nil
+}
+
+// CompareVersions orders two resource versions of one kind: negative when a is
+// older. It fails for versions of servers that do not count (old aggregated ones).
+func CompareVersions(a, b string) (int, error) {
+	order, err := resourceversion.CompareResourceVersion(a, b)
+	if err != nil {
+		return 0, fmt.Errorf("compare versions %q and %q: %w", a, b, err)
+	}
+	return order, nil
+}
+
+// tryAgain is the error that has a Reflector go on from where it was. After most
+// others it would read the whole state again. The source has already reported what happened
+// and does the waiting.
+func tryAgain() *apierrors.StatusError { return apierrors.NewTooManyRequests("try again", 0) }
+
+// isPaged reports whether the next attempt lists instead of streaming the initial state.
+func (s *source) isPaged() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.paged
 }
 
 // setPaged says whether the next attempt lists instead of streaming the initial state.
@@ -94,6 +150,7 @@ var errPaged = errors.New("the server does not stream initial state")
 // stream is one watch request under way. It implements watch.Interface.
 type stream struct {
 	source  *source
+	parent  context.Context // of the Watch
 	body    io.ReadCloser
 	cancel  context.CancelFunc
 	initial bool // the initial state has not ended
@@ -112,31 +169,47 @@ func (st *stream) Stop() {
 	})
 }
 
+func (st *stream) stopped() bool {
+	select {
+	case <-st.stop:
+		return true
+	default:
+		return false
+	}
+}
+
 // run reads events until the stream ends and judges the end.
 func (st *stream) run() {
 	defer st.source.wg.Done()
 	defer func() { _ = st.body.Close() }()
 	defer close(st.events)
 	start := time.Now()
-	err := st.read()
-	st.cancel()
-	select {
-	case <-st.stop:
+	failure, told := st.read()
+	defer st.cancel()
+	if st.parent.Err() != nil || st.stopped() {
 		return // ended by us
-	default:
 	}
-	if st.initial || err != nil || time.Since(start) < steadyAfter {
-		if err == nil {
-			err = errors.New("the server closed the stream early")
-		}
-		_ = st.source.fail(st.source.describe("watch", err))
+	if failure == nil && !st.initial && time.Since(start) >= steadyAfter {
+		st.source.healthy(true) // a stream's ordinary end
 		return
 	}
-	st.source.healthy(true) // a stream's ordinary end
+	if failure == nil {
+		failure = errors.New("the server closed the stream early")
+	}
+	_ = st.source.fail(st.source.describe("watch", failure))
+	if told {
+		return
+	}
+	status := tryAgain().Status()
+	select {
+	case st.events <- watch.Event{Type: watch.Error, Object: &status}:
+	case <-st.stop:
+	}
 }
 
-// read passes events on. It returns nil when the server ended the stream.
-func (st *stream) read() error {
+// read passes events on. It returns nil when the server ended the stream, else why it cannot go
+// on, and whether the Reflector was told of that by an event.
+func (st *stream) read() (failure error, told bool) { //nolint:revive // the flag belongs to the error
 	silence := time.AfterFunc(silenceLimit, func() {
 		st.source.setPaged(true)
 		st.cancel()
@@ -149,10 +222,10 @@ func (st *stream) read() error {
 	for {
 		frame, err := frames.next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return nil, false
 		}
 		if err != nil {
-			return pipeline.WithClass(pipeline.Transient, fmt.Errorf("stream lost: %w", err))
+			return pipeline.WithClass(pipeline.Transient, fmt.Errorf("stream lost: %w", err)), false
 		}
 		if st.initial {
 			silence.Reset(silenceLimit)
@@ -166,10 +239,10 @@ func (st *stream) read() error {
 		select {
 		case st.events <- event:
 		case <-st.stop:
-			return nil
+			return nil, false
 		}
 		if failure != nil {
-			return failure
+			return failure, true
 		}
 	}
 }

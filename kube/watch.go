@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 )
@@ -138,9 +139,10 @@ type source struct {
 	mu      sync.Mutex
 	closed  bool
 	delay   *backoff.ExponentialBackOff
-	failing bool  // the next attempt waits
-	err     error // of the last attempt
-	paged   bool  // the server does not stream initial state: list
+	failing bool   // the next attempt waits
+	err     error  // of the last attempt
+	paged   bool   // the server does not stream initial state: list
+	listed  string // version of the list just read, until a watch goes on from it
 }
 
 // begin counts a stream or list, unless the watch has ended: the Reflector does not
@@ -209,6 +211,20 @@ func (s *source) pause(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// request prepares a GET of the watched collection; partial is the form to ask for when
+// metadata is enough.
+func (s *source) request(partial string) *rest.Request {
+	accept := acceptJSON
+	if s.opts.MetadataOnly {
+		accept = partial
+	}
+	r := s.client.rest.Get().AbsPath(s.kind.path(s.opts.Namespace, "")).MaxRetries(0).SetHeader("Accept", accept)
+	if s.opts.LabelSelector != "" {
+		r = r.Param("labelSelector", s.opts.LabelSelector)
+	}
+	return r
 }
 
 // describe wraps err with what was being done.

@@ -57,7 +57,7 @@ func (p *plane) stop(kill bool) error {
 // Snapshot is a copy of the store.
 type Snapshot struct{ dir string }
 
-// Snapshot copies the store as it is now. The store is stopped for about a second.
+// Snapshot copies the store as it is now. The store is away for about a second.
 func (c *Cluster) Snapshot() (Snapshot, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -70,7 +70,8 @@ func (p *plane) snapshot(ctx context.Context) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("take snapshot: %w", err)
 	}
-	if err := p.etcd.stop(false); err != nil {
+	// Killed, because in order it would first wait long for the API server to let go.
+	if err := p.etcd.stop(true); err != nil {
 		return Snapshot{}, err
 	}
 	if err := os.CopyFS(dir, os.DirFS(p.path("etcd"))); err != nil {
@@ -88,7 +89,7 @@ func (c *Cluster) Restore(s Snapshot) error {
 }
 
 func (p *plane) restore(ctx context.Context, s Snapshot) error {
-	if err := p.stop(false); err != nil {
+	if err := p.stop(true); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(p.path("etcd")); err != nil {
