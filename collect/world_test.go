@@ -36,19 +36,24 @@ type world struct {
 type collecting struct {
 	*Collector
 	stop func() error
+	done chan struct{}
+}
+
+// ended reports whether Run has returned.
+func (c *collecting) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func newWorld(t *testing.T, c *kubetest.Cluster) *world {
 	t.Helper()
 	cfg := Default()
 	cfg.Heartbeat = Duration(200 * time.Millisecond)
-	w := &world{t: t, cluster: c, source: c.Client(), log: memlog.New(), config: cfg}
-	t.Cleanup(func() {
-		if w.running != nil {
-			_ = w.running.stop()
-		}
-	})
-	return w
+	return &world{t: t, cluster: c, source: c.Client(), log: memlog.New(), config: cfg}
 }
 
 // start starts a collector.
@@ -63,12 +68,18 @@ func (w *world) start() *collecting {
 		w.t.Fatalf("New: %v", err)
 	}
 	ctx, cancel := context.WithCancel(w.t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	r := &collecting{Collector: c, stop: sync.OnceValue(func() error {
+	var ended error
+	r := &collecting{Collector: c, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		ended = c.Run(ctx)
+	}()
+	r.stop = sync.OnceValue(func() error {
 		cancel()
-		return <-ended
-	})}
+		<-r.done
+		return ended
+	})
+	w.t.Cleanup(func() { _ = r.stop() })
 	w.running = r
 	return r
 }

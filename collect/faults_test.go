@@ -1,0 +1,366 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/kube/kubetest"
+	"github.com/dr-syncer/dr-syncer/pipeline"
+)
+
+// connect makes a client of its own from a kubeconfig.
+func (w *world) connect(kubeconfig string) *kube.Client {
+	w.t.Helper()
+	c, err := kube.Connect(kube.Settings{Kubeconfig: kubeconfig})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(c.Close)
+	return c
+}
+
+// tombstones returns the names of the objects whose last event is a deletion.
+func (w *world) tombstones() []string {
+	var names []string
+	for ref, r := range w.current() {
+		if r.Op == pipeline.OpDelete {
+			names = append(names, ref.Name)
+		}
+	}
+	return names
+}
+
+func TestDeletesWhileDownAreSwept(t *testing.T) {
+	w := newWorld(t, kubetest.Start(t))
+	w.apply(namespaceYAML("shop") + configMap("shop", "stays", "1") + configMap("shop", "goes", "1") +
+		configMap("shop", "recreated", "1") +
+		namespaceYAML("wiped") + configMap("wiped", "a", "1") + configMap("wiped", "b", "1"))
+	w.start()
+	w.caughtUp()
+	w.stop()
+	before := w.position()
+
+	w.kubectl("delete", "-n", "shop", "configmap/goes", "configmap/recreated")
+	w.apply(configMap("shop", "recreated", "2") + configMap("shop", "new", "1"))
+	w.kubectl("delete", "-n", "wiped", "configmaps", "--all")
+	w.start()
+	w.caughtUp()
+
+	events := w.eventsAfter(before)
+	for name, want := range map[string][]string{
+		"stays":     nil,
+		"goes":      {"delete sweep"},
+		"recreated": {"delete replaced", "put"},
+		"new":       {"put"},
+		"a":         {"delete sweep"},
+		"b":         {"delete sweep"},
+	} {
+		if diff := cmp.Diff(want, of(events, name)); diff != "" {
+			t.Errorf("events of %s (-want +got):\n%s", name, diff)
+		}
+	}
+	if p := w.position(); p.Epoch != before.Epoch {
+		t.Errorf("a new epoch began: %s after %s", p, before)
+	}
+}
+
+func TestRestartWritesNothing(t *testing.T) {
+	w := newWorld(t, kubetest.Shared(t))
+	w.apply(namespaceYAML("restart") + configMap("restart", "a", "1") + shop)
+	w.start()
+	w.caughtUp()
+	w.stop()
+	before := w.position()
+	for range 2 {
+		w.start()
+		w.caughtUp()
+		w.stop()
+	}
+	if events := w.eventsAfter(before); len(events) != 0 {
+		t.Errorf("written by restarts: %v", events)
+	}
+}
+
+func TestWatchCutAndCompacted(t *testing.T) {
+	w := newWorld(t, kubetest.Start(t))
+	proxy := w.cluster.Proxy()
+	w.source = w.connect(proxy.Kubeconfig())
+	w.apply(namespaceYAML("shop") + configMap("shop", "goes", "1") + configMap("shop", "changes", "1"))
+	w.start()
+	w.caughtUp()
+
+	proxy.Cut()
+	w.kubectl("delete", "-n", "shop", "configmap/goes")
+	w.apply(configMap("shop", "changes", "2"))
+	if err := w.cluster.CompactNow(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.cluster.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.tombstones(); len(got) != 0 {
+		t.Errorf("deleted while nothing could be seen: %v", got)
+	}
+	if err := proxy.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	w.caughtUp()
+	if diff := cmp.Diff([]string{"goes"}, w.tombstones()); diff != "" {
+		t.Errorf("tombstones (-want +got):\n%s", diff)
+	}
+}
+
+func TestHalfListsDeleteNothing(t *testing.T) {
+	w := newWorld(t, kubetest.Start(t))
+	var yaml strings.Builder
+	yaml.WriteString(namespaceYAML("shop"))
+	for i := range 200 {
+		yaml.WriteString(configMap("shop", fmt.Sprintf("c%03d", i), strings.Repeat("x", 1000)))
+	}
+	w.apply(yaml.String())
+	proxy := w.cluster.Proxy()
+	w.start()
+	w.caughtUp()
+	w.stop()
+
+	w.kubectl("delete", "-n", "shop", "configmap/c007")
+	w.source = w.connect(proxy.Kubeconfig())
+	proxy.BreakAfter(100_000) // enough for discovery, not for all the ConfigMaps
+	w.start()
+	w.eventually("configmaps fail", func() string {
+		if h := w.heartbeat(); h.Failing["configmaps"] == "" || h.Complete {
+			return fmt.Sprintf("heartbeat %+v", h)
+		}
+		return ""
+	})
+	if got := w.tombstones(); len(got) != 0 {
+		t.Errorf("deleted by half a list: %v", got)
+	}
+	if err := proxy.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	w.caughtUp()
+	if diff := cmp.Diff([]string{"c007"}, w.tombstones()); diff != "" {
+		t.Errorf("tombstones (-want +got):\n%s", diff)
+	}
+}
+
+const readerRole = `---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: collector-under-test}
+rules:
+- {apiGroups: [""], resources: [namespaces, secrets%s], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: collector-under-test}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: collector-under-test}
+subjects: [{kind: User, name: collector, apiGroup: rbac.authorization.k8s.io}]
+`
+
+func TestForbiddenForAWhile(t *testing.T) {
+	w := newWorld(t, kubetest.Start(t))
+	w.config.Kinds.Include = []string{"namespaces", "secrets", "configmaps"}
+	w.apply(namespaceYAML("shop") + configMap("shop", "stays", "1") + configMap("shop", "goes", "1") + fmt.Sprintf(readerRole, ", configmaps"))
+	w.source = w.connect(w.cluster.User("collector"))
+	w.start()
+	w.caughtUp()
+	w.stop()
+
+	w.apply(fmt.Sprintf(readerRole, ""))
+	w.kubectl("delete", "-n", "shop", "configmap/goes")
+	w.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: login, namespace: shop}\nstringData: {a: b}\n")
+	w.start()
+	w.eventually("configmaps are forbidden, secrets collected", func() string {
+		h := w.heartbeat()
+		if !strings.Contains(h.Failing["configmaps"], "forbidden") {
+			return fmt.Sprintf("failing: %v", h.Failing)
+		}
+		for ref := range w.current() {
+			if ref.Name == "login" {
+				return ""
+			}
+		}
+		return "no Secret"
+	})
+	if got := w.tombstones(); len(got) != 0 {
+		t.Errorf("deleted by a missing permission: %v", got)
+	}
+	w.apply(fmt.Sprintf(readerRole, ", configmaps"))
+	w.caughtUp()
+	if diff := cmp.Diff([]string{"goes"}, w.tombstones()); diff != "" {
+		t.Errorf("tombstones (-want +got):\n%s", diff)
+	}
+	if h := w.heartbeat(); len(h.Failing) != 0 {
+		t.Errorf("still failing: %v", h.Failing)
+	}
+}
+
+func TestRestoredSourceDeletesNothing(t *testing.T) {
+	for name, running := range map[string]bool{"WhileRunning": true, "WhileDown": false} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, kubetest.Start(t))
+			w.apply(namespaceYAML("shop") + configMap("shop", "old", "1") + configMap("shop", "changed", "1"))
+			w.start()
+			w.caughtUp()
+			snapshot, err := w.cluster.Snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 20 {
+				w.apply(configMap("shop", fmt.Sprintf("lost%d", i), "1"))
+			}
+			w.apply(configMap("shop", "changed", "2"))
+			w.kubectl("delete", "-n", "shop", "configmap/old")
+			w.caughtUp()
+			before := w.position()
+			if !running {
+				w.stop()
+			}
+			if err := w.cluster.Restore(snapshot); err != nil {
+				t.Fatal(err)
+			}
+			if !running {
+				w.start()
+			}
+			w.eventually("new epoch", func() string {
+				if p := w.position(); p.Epoch == before.Epoch {
+					return p.String()
+				}
+				return ""
+			})
+			// What the source lost stays; what it has is there as it has it.
+			w.eventually("log has what the cluster has, and what was lost", func() string {
+				want, got := w.inCluster(), w.inLog()
+				for i := range 20 {
+					key := fmt.Sprintf("configmaps shop/lost%d", i)
+					if got[key] == "" {
+						return key + " is gone"
+					}
+					want[key] = got[key]
+				}
+				return cmp.Diff(want, got)
+			})
+			if got := w.tombstones(); len(got) != 0 {
+				t.Errorf("deleted: %v", got)
+			}
+			// In the new epoch deletions are deletions again, across a restart too.
+			w.stop()
+			w.kubectl("delete", "-n", "shop", "configmap/old")
+			w.start()
+			w.eventually("old is deleted", func() string { return cmp.Diff([]string{"old"}, w.tombstones()) })
+		})
+	}
+}
+
+// hooked is a Source with some methods replaced.
+type hooked struct {
+	Source
+	clusterUID func(ctx context.Context) (string, error)
+	kinds      func(ctx context.Context) ([]kube.Kind, error)
+}
+
+func (h *hooked) ClusterUID(ctx context.Context) (string, error) {
+	if h.clusterUID != nil {
+		return h.clusterUID(ctx)
+	}
+	return h.Source.ClusterUID(ctx)
+}
+
+func (h *hooked) Kinds(ctx context.Context) ([]kube.Kind, error) {
+	if h.kinds != nil {
+		return h.kinds(ctx)
+	}
+	return h.Source.Kinds(ctx)
+}
+
+func TestAnotherClusterUnderTheSameName(t *testing.T) {
+	w := newWorld(t, kubetest.Start(t))
+	w.apply(namespaceYAML("shop") + configMap("shop", "goes", "1"))
+	w.start()
+	w.caughtUp()
+	w.stop()
+	before := w.position()
+
+	w.kubectl("delete", "-n", "shop", "configmap/goes")
+	w.source = &hooked{Source: w.source, clusterUID: func(context.Context) (string, error) { return "another", nil }}
+	w.start()
+	w.eventually("complete", func() string {
+		if h := w.heartbeat(); h.Incarnation != "another" || !h.Complete {
+			return fmt.Sprintf("%+v", h)
+		}
+		return ""
+	})
+	if p := w.position(); p.Epoch == before.Epoch {
+		t.Error("no new epoch")
+	}
+	if got := w.tombstones(); len(got) != 0 {
+		t.Errorf("deleted: %v", got)
+	}
+}
+
+func TestUnknownIdentityDeletesNothing(t *testing.T) {
+	w := newWorld(t, kubetest.Start(t))
+	w.apply(namespaceYAML("shop") + configMap("shop", "goes", "1"))
+	w.start()
+	w.caughtUp()
+	w.stop()
+	w.kubectl("delete", "-n", "shop", "configmap/goes")
+
+	client := w.cluster.Client()
+	var broken atomic.Bool
+	asked := make(chan struct{}, 100)
+	w.source = &hooked{Source: client, clusterUID: func(ctx context.Context) (string, error) {
+		if broken.Swap(true) {
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+			return "", errors.New("cannot tell")
+		}
+		return client.ClusterUID(ctx)
+	}}
+	w.start()
+	<-asked
+	<-asked // it tries again
+	if got := w.tombstones(); len(got) != 0 {
+		t.Errorf("deleted: %v", got)
+	}
+	w.stop()
+	w.source = client
+	w.start()
+	w.caughtUp()
+	if diff := cmp.Diff([]string{"goes"}, w.tombstones()); diff != "" {
+		t.Errorf("tombstones (-want +got):\n%s", diff)
+	}
+}
+
+func TestSecondCollectorFencesTheFirst(t *testing.T) {
+	w := newWorld(t, kubetest.Shared(t))
+	w.apply(namespaceYAML("fence") + configMap("fence", "a", "1"))
+	first := w.start()
+	w.caughtUp()
+	second := w.start()
+	w.eventually("first ends", func() string {
+		if first.ended() {
+			return ""
+		}
+		return "runs on"
+	})
+	if err := first.stop(); !errors.Is(err, pipeline.ErrFenced) {
+		t.Errorf("first: %v, want that it was fenced", err)
+	}
+	w.apply(configMap("fence", "b", "1"))
+	w.caughtUp()
+	if second.ended() {
+		t.Error("the second has ended too")
+	}
+}
