@@ -266,7 +266,7 @@ func TestPaused(t *testing.T) {
 	r.stage.show(owner, quiet(3))
 	r.becomes("a", calm)
 	r.put("a", `{source: {site: prod}, paused: true}`)
-	r.stage.show(owner, Snapshot{Stage: StagePaused, Behind: 12, Oldest: time.Now(), Heard: time.Now().Add(time.Hour)})
+	r.stage.show(owner, Snapshot{Stage: StagePaused, Behind: 12, Heard: time.Now().Add(time.Hour)})
 	got := r.becomes("a", "Paused -Paused +SourceHeard -Paused -AllApplied")
 	if got.Status.Counts.Synced != 3 || got.Status.Lag.Events != 12 || got.Status.Position.Sequence != 3 {
 		t.Errorf("a paused Replication's status is %+v", got.Status)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 )
@@ -13,15 +15,25 @@ type Engine interface {
 	// Validate returns what is wrong with a spec, each with its cure; none if it can
 	// be carried out.
 	Validate(spec v1alpha1.ReplicationSpec) []error
-	// New makes the run of a Replication ("namespace/name"), which has not begun yet.
-	// from is the position that its status tells. With spec.Paused the run applies nothing and only measures how far it is behind
-	// the position.
-	New(owner string, spec v1alpha1.ReplicationSpec, from pipeline.Position) (Runner, error)
+	// New makes the run of a Replication, which has not begun yet.
+	New(w Wish) (Runner, error)
 	// DeleteCopies deletes everything that carries the Replication's mark and
 	// returns when it is gone, or what keeps it. It may be called again.
-	DeleteCopies(ctx context.Context, owner string) error
+	DeleteCopies(ctx context.Context, owner types.NamespacedName) error
 	// Forget drops what is kept of a Replication that is no more: its dead letters.
-	Forget(ctx context.Context, owner string) error
+	Forget(ctx context.Context, owner types.NamespacedName) error
+}
+
+// Wish is what a run is made from.
+type Wish struct {
+	Owner types.NamespacedName
+	// Spec is the Replication's. If it is paused the run applies nothing and only measures how
+	// far it is behind From.
+	Spec v1alpha1.ReplicationSpec
+	// From is the position that the Replication's status tells; zero if none.
+	From pipeline.Position
+	// Orphaned reports that a mark on a copy is that of no Replication.
+	Orphaned func(mark string) bool
 }
 
 // Runner is the run of one Replication under one spec.
@@ -58,8 +70,9 @@ type Snapshot struct {
 	Position pipeline.Position
 	// Behind is the number of records not settled.
 	Behind int64
-	// Oldest is when the oldest of them was stored; zero if there is none.
-	Oldest time.Time
+	// Lag is the age of the oldest of them; without any, how long the source has been
+	// silent beyond its habit.
+	Lag time.Duration
 	// Heard is when the source was last heard of, by this process's clock; zero if
 	// it never was.
 	Heard time.Time

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 )
@@ -40,28 +42,28 @@ func (s *stage) Validate(spec v1alpha1.ReplicationSpec) []error {
 	return nil
 }
 
-func (s *stage) New(owner string, spec v1alpha1.ReplicationSpec, from pipeline.Position) (Runner, error) {
+func (s *stage) New(w Wish) (Runner, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := &actor{stage: s, owner: owner, spec: spec, from: from, fail: make(chan error)}
+	a := &actor{stage: s, owner: w.Owner.String(), spec: w.Spec, from: w.From, fail: make(chan error)}
 	s.runs = append(s.runs, a)
 	return a, nil
 }
 
-func (s *stage) DeleteCopies(_ context.Context, owner string) error {
+func (s *stage) DeleteCopies(_ context.Context, owner types.NamespacedName) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.deleteErr != nil {
 		return s.deleteErr
 	}
-	s.deleted = append(s.deleted, owner)
+	s.deleted = append(s.deleted, owner.String())
 	return nil
 }
 
-func (s *stage) Forget(_ context.Context, owner string) error {
+func (s *stage) Forget(_ context.Context, owner types.NamespacedName) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forgotten = append(s.forgotten, owner)
+	s.forgotten = append(s.forgotten, owner.String())
 	return nil
 }
 

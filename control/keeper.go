@@ -19,9 +19,10 @@ import (
 // keeper keeps one Replication running as its spec says, and holds what its
 // status follows from. All methods are safe for concurrent use.
 type keeper struct {
-	owner    string // "namespace/name"
+	owner    types.NamespacedName
 	uid      types.UID
 	engine   Engine
+	orphaned func(mark string) bool
 	log      *slog.Logger
 	interval time.Duration
 	// wake asks for the Replication to be reconciled.
@@ -56,11 +57,11 @@ func (k *keeper) accept(ctx context.Context, r *v1alpha1.Replication) {
 		return
 	}
 	k.stop()
-	var from pipeline.Position
+	w := Wish{Owner: k.owner, Spec: *r.Spec.DeepCopy(), Orphaned: k.orphaned}
 	if p := r.Status.Position; p != nil && p.Sequence > 0 {
-		from = pipeline.Position{Epoch: p.Epoch, Seq: uint64(p.Sequence)}
+		w.From = pipeline.Position{Epoch: p.Epoch, Seq: uint64(p.Sequence)}
 	}
-	k.start(ctx, *r.Spec.DeepCopy(), from)
+	k.start(ctx, w)
 }
 
 // refuse stops the run and says why there is none.
@@ -80,10 +81,10 @@ func (k *keeper) remove(generation int64, problem error) {
 }
 
 // start begins the run and the watch over it. Both end with stop, not with ctx.
-func (k *keeper) start(ctx context.Context, spec v1alpha1.ReplicationSpec, from pipeline.Position) {
+func (k *keeper) start(ctx context.Context, w Wish) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var both sync.WaitGroup
-	both.Go(func() { k.keepRunning(ctx, spec, from) })
+	both.Go(func() { k.keepRunning(ctx, w) })
 	both.Go(func() { k.watch(ctx) })
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -113,12 +114,12 @@ func (k *keeper) stop() {
 const steady = time.Minute
 
 // keepRunning makes runs until ctx ends, with growing delays.
-func (k *keeper) keepRunning(ctx context.Context, spec v1alpha1.ReplicationSpec, from pipeline.Position) {
+func (k *keeper) keepRunning(ctx context.Context, w Wish) {
 	fresh := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: 8, Cap: time.Minute}
 	delays := fresh
 	for ctx.Err() == nil {
 		begin := time.Now()
-		err := k.runOnce(ctx, spec, from)
+		err := k.runOnce(ctx, w)
 		if ctx.Err() != nil {
 			return
 		}
@@ -128,7 +129,7 @@ func (k *keeper) keepRunning(ctx context.Context, spec v1alpha1.ReplicationSpec,
 		k.mu.Lock()
 		k.run, k.ended = nil, err
 		k.mu.Unlock()
-		telemetry.Add(ctx, telemetry.MetricReplicationRestarts, 1, telemetry.String(telemetry.KeyReplication, k.owner))
+		telemetry.Add(ctx, telemetry.MetricReplicationRestarts, 1, telemetry.String(telemetry.KeyReplication, k.owner.String()))
 		delay := delays.Step()
 		k.log.WarnContext(ctx, "run ended, starting another", telemetry.KeyError, err, telemetry.KeyDuration, delay)
 		select {
@@ -139,8 +140,8 @@ func (k *keeper) keepRunning(ctx context.Context, spec v1alpha1.ReplicationSpec,
 }
 
 // runOnce returns why the run ended, never nil.
-func (k *keeper) runOnce(ctx context.Context, spec v1alpha1.ReplicationSpec, from pipeline.Position) error {
-	run, err := k.engine.New(k.owner, spec, from)
+func (k *keeper) runOnce(ctx context.Context, w Wish) error {
+	run, err := k.engine.New(w)
 	if err != nil {
 		return fmt.Errorf("prepare the run: %w", err)
 	}

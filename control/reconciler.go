@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/apply"
 	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
@@ -91,10 +92,9 @@ func (r *reconciler) keeper(key client.ObjectKey, uid types.UID) *keeper {
 	k := r.keepers[key]
 	former := k
 	if k == nil || k.uid != uid {
-		owner := key.String()
 		k = &keeper{
-			owner: owner, uid: uid, engine: r.engine, interval: r.interval,
-			log:  r.log.With(telemetry.KeyReplication, owner),
+			owner: key, uid: uid, engine: r.engine, orphaned: r.orphaned, interval: r.interval,
+			log:  r.log.With(telemetry.KeyReplication, key.String()),
 			wake: func(ctx context.Context) { r.wake(ctx, key) },
 		}
 		r.keepers[key] = k
@@ -148,7 +148,7 @@ func (r *reconciler) gone(ctx context.Context, key client.ObjectKey) error {
 	for _, other := range others {
 		r.wake(ctx, other)
 	}
-	if err := r.engine.Forget(ctx, key.String()); err != nil {
+	if err := r.engine.Forget(ctx, key); err != nil {
 		return fmt.Errorf("forget replication %q: %w", key, err)
 	}
 	return nil
@@ -199,6 +199,16 @@ func (r *reconciler) deleteCopies(ctx context.Context, k *keeper) error {
 	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
 	return r.engine.DeleteCopies(ctx, k.owner)
+}
+
+// orphaned reports that a mark is that of no Replication.
+func (r *reconciler) orphaned(mark string) bool {
+	var all v1alpha1.ReplicationList
+	// From the cache: it neither waits nor fails once anything was reconciled.
+	if err := r.client.List(context.Background(), &all); err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(all.Items, func(o v1alpha1.Replication) bool { return apply.Mark(o.Namespace, o.Name) == mark })
 }
 
 // refusal says why a Replication cannot be carried out, nil if it can.
@@ -270,7 +280,7 @@ func (r *reconciler) report(ctx context.Context, k *keeper, repl *v1alpha1.Repli
 		return reconcile.Result{}, fmt.Errorf("write status of replication %q: %w", k.owner, err)
 	}
 	k.wrote(next, base)
-	telemetry.Add(ctx, telemetry.MetricReplicationStatusWrites, 1, telemetry.String(telemetry.KeyReplication, k.owner))
+	telemetry.Add(ctx, telemetry.MetricReplicationStatusWrites, 1, telemetry.String(telemetry.KeyReplication, k.owner.String()))
 	if former.Phase != next.Phase {
 		k.log.InfoContext(ctx, "phase changed", telemetry.KeyPhase, string(next.Phase), telemetry.KeyReason, reasonOf(next, v1alpha1.ConditionReady))
 	}
@@ -319,7 +329,7 @@ func (r *reconciler) samples(read func(s situation) map[string]float64) []teleme
 			continue
 		}
 		for state, v := range read(s) {
-			attrs := []telemetry.Attr{telemetry.String(telemetry.KeyReplication, k.owner)}
+			attrs := []telemetry.Attr{telemetry.String(telemetry.KeyReplication, k.owner.String())}
 			if state != "" {
 				attrs = append(attrs, telemetry.String(telemetry.KeyState, state))
 			}
@@ -336,7 +346,7 @@ func (r *reconciler) gauges() (unregister func()) {
 	})
 	lagSeconds := telemetry.Gauge(telemetry.MetricReplicationLagSeconds, func() []telemetry.Sample {
 		return r.samples(func(s situation) map[string]float64 {
-			return map[string]float64{"": lag(s.snapshot, s.now).Seconds()}
+			return map[string]float64{"": lag(s.snapshot).Seconds()}
 		})
 	})
 	objects := telemetry.Gauge(telemetry.MetricReplicationObjects, func() []telemetry.Sample {

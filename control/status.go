@@ -108,7 +108,7 @@ func report(next *v1alpha1.ReplicationStatus, s situation) {
 		//nolint:gosec // G115: the log's sequences are far below 2^63
 		next.Position = &v1alpha1.Position{Epoch: snap.Position.Epoch, Sequence: int64(snap.Position.Seq)}
 	}
-	next.Lag = &v1alpha1.Lag{Events: snap.Behind, Seconds: int64(lag(snap, s.now).Seconds())}
+	next.Lag = &v1alpha1.Lag{Events: snap.Behind, Seconds: int64(lag(snap).Seconds())}
 }
 
 func count(next *v1alpha1.ReplicationStatus, kinds map[pipeline.GroupResource]v1alpha1.Counts) {
@@ -126,16 +126,12 @@ func count(next *v1alpha1.ReplicationStatus, kinds map[pipeline.GroupResource]v1
 	slices.SortFunc(next.Kinds, func(a, b v1alpha1.KindCounts) int { return cmp.Compare(a.Kind, b.Kind) })
 }
 
-// lag is the age of the oldest change that waits; if none does, how long the
-// source has been silent beyond its habit.
-func lag(snap *Snapshot, now time.Time) time.Duration {
-	if !snap.Oldest.IsZero() {
-		return max(0, now.Sub(snap.Oldest))
+// lag is the snapshot's, without the moments by which a heartbeat may be late.
+func lag(snap *Snapshot) time.Duration {
+	if snap.Behind == 0 && snap.Lag < heartbeatSlack {
+		return 0
 	}
-	if silence := now.Sub(snap.Heard); !snap.Heard.IsZero() && silence > heartbeatSlack {
-		return silence
-	}
-	return 0
+	return snap.Lag
 }
 
 // halted reports whether the run has been kept from working for long enough to
@@ -236,7 +232,7 @@ func sourceAvailable(s situation) metav1.Condition {
 
 func caughtUp(former, next v1alpha1.ReplicationStatus, s situation) metav1.Condition {
 	was := meta.IsStatusConditionTrue(former.Conditions, v1alpha1.ConditionCaughtUp)
-	behind := lag(s.snapshot, s.now)
+	behind := lag(s.snapshot)
 	switch {
 	case next.FirstCopyTime == nil:
 		return condition(v1alpha1.ConditionCaughtUp, false, v1alpha1.ReasonCopying, "The first copy is not complete.")

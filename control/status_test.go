@@ -70,14 +70,14 @@ func TestLife(t *testing.T) {
 		{
 			"the first copy shows its progress",
 			situation{snapshot: &Snapshot{
-				Stage: StageCopying, Heard: at(101), Behind: 7, Oldest: at(91),
+				Stage: StageCopying, Heard: at(101), Behind: 7, Lag: 10 * time.Second,
 				Kinds: map[pipeline.GroupResource]v1alpha1.Counts{configmaps: {Synced: 2, Pending: 7}},
 			}, now: at(101)},
 			"Copying -Copying +SourceHeard -Copying -AllApplied", v1alpha1.Counts{Synced: 2, Pending: 7}, v1alpha1.Lag{Events: 7, Seconds: 10},
 			[]string{"SourceBack"},
 		},
 		{
-			"complete", situation{snapshot: following(), now: at(102)},
+			"complete", situation{snapshot: &Snapshot{Stage: StageFollowing, Heard: at(0), Lag: 102 * time.Second, Kinds: following().Kinds}, now: at(102)},
 			"Replicating +Replicating -SourceSilent -Behind -AllApplied", v1alpha1.Counts{Synced: 4}, v1alpha1.Lag{Seconds: 102},
 			[]string{"FirstCopyComplete", "SourceLost"},
 		},
@@ -109,17 +109,17 @@ func TestLife(t *testing.T) {
 		},
 		{
 			"a short failure of an object is no condition",
-			situation{snapshot: &Snapshot{Stage: StageFollowing, Heard: at(150), Behind: 1, Oldest: at(148), Kinds: map[pipeline.GroupResource]v1alpha1.Counts{apps: {Failed: 1}}}, failing: at(149), now: at(150)},
+			situation{snapshot: &Snapshot{Stage: StageFollowing, Heard: at(150), Behind: 1, Lag: 2 * time.Second, Kinds: map[pipeline.GroupResource]v1alpha1.Counts{apps: {Failed: 1}}}, failing: at(149), now: at(150)},
 			"Replicating +Replicating +SourceHeard +Following -AllApplied", v1alpha1.Counts{Failed: 1}, v1alpha1.Lag{Events: 1, Seconds: 2}, nil,
 		},
 		{
 			"a long one is, but who was caught up stays so for a minute",
-			situation{snapshot: &Snapshot{Stage: StageFollowing, Heard: at(170), Behind: 1, Oldest: at(148), Kinds: map[pipeline.GroupResource]v1alpha1.Counts{apps: {Failed: 1}}}, failing: at(149), now: at(170)},
+			situation{snapshot: &Snapshot{Stage: StageFollowing, Heard: at(170), Behind: 1, Lag: 22 * time.Second, Kinds: map[pipeline.GroupResource]v1alpha1.Counts{apps: {Failed: 1}}}, failing: at(149), now: at(170)},
 			"Replicating +Replicating +SourceHeard +Following +ObjectsFailing", v1alpha1.Counts{Failed: 1}, v1alpha1.Lag{Events: 1, Seconds: 22}, nil,
 		},
 		{
 			"then is behind",
-			situation{snapshot: &Snapshot{Stage: StageFollowing, Heard: at(208), Behind: 1, Oldest: at(148), Kinds: map[pipeline.GroupResource]v1alpha1.Counts{apps: {Failed: 1}}}, failing: at(149), now: at(208)},
+			situation{snapshot: &Snapshot{Stage: StageFollowing, Heard: at(208), Behind: 1, Lag: 60 * time.Second, Kinds: map[pipeline.GroupResource]v1alpha1.Counts{apps: {Failed: 1}}}, failing: at(149), now: at(208)},
 			"Replicating +Replicating +SourceHeard -Behind +ObjectsFailing", v1alpha1.Counts{Failed: 1}, v1alpha1.Lag{Events: 1, Seconds: 60}, nil,
 		},
 		{
@@ -140,7 +140,7 @@ func TestLife(t *testing.T) {
 			"Replicating +Replicating +SourcePartial +Following -AllApplied", v1alpha1.Counts{Synced: 4}, v1alpha1.Lag{}, nil,
 		},
 		{
-			"paused", situation{paused: true, snapshot: &Snapshot{Stage: StagePaused, Heard: at(240), Behind: 5, Oldest: at(239)}, now: at(240)},
+			"paused", situation{paused: true, snapshot: &Snapshot{Stage: StagePaused, Heard: at(240), Behind: 5, Lag: 1 * time.Second}, now: at(240)},
 			"Paused -Paused +SourceHeard -Paused -AllApplied", v1alpha1.Counts{Synced: 4}, v1alpha1.Lag{Events: 5, Seconds: 1},
 			[]string{"Paused"},
 		},

@@ -22,6 +22,7 @@ const (
 	KeyURL         = "url"
 	KeyPath        = "path"
 	KeyState       = "state" // of objects: synced, pending, failed, parked
+	KeyKept        = "kept"  // what was not deleted
 	KeyUnit        = "unit"  // part of a program that starts and stops
 	KeyAddress     = "address"
 	KeyFreeBytes   = "free_bytes"
