@@ -208,6 +208,28 @@ func TestPumpOldRecordsAreSuperfluous(t *testing.T) {
 	})
 }
 
+func TestPumpAppliesARepeatedRecordOnce(t *testing.T) {
+	run(t, config(), func(ctx context.Context, r *rig) {
+		release := make(chan struct{})
+		r.sink.Try = func(context.Context, pipeline.Record, int) error {
+			<-release
+			return nil
+		}
+		for range 3 {
+			if err := r.pump.Submit(ctx, r.fates.Deliver(pipelinetest.Put(object("a"), 1), at(1))); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		close(release)
+		r.settle(ctx)
+		if n := len(r.sink.Attempts(object("a"))); n != 1 {
+			t.Errorf("applied %d times", n)
+		}
+		r.wantAllSettled()
+	})
+}
+
 func TestPumpOnePoisonAmongThousand(t *testing.T) {
 	run(t, config(), func(ctx context.Context, r *rig) {
 		poison := object("object-500")

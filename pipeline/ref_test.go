@@ -71,10 +71,10 @@ func TestParseRefRefuses(t *testing.T) {
 	}
 }
 
-func anyString(min int) *rapid.Generator[string] {
+func anyString(least int) *rapid.Generator[string] {
 	return rapid.OneOf(
-		rapid.Map(rapid.SliceOfN(rapid.Byte(), min, 20), func(b []byte) string { return string(b) }),
-		rapid.StringOfN(rapid.RuneFrom([]rune("_=.*>5FA-a: ")), min, 6, -1),
+		rapid.Map(rapid.SliceOfN(rapid.Byte(), least, 20), func(b []byte) string { return string(b) }),
+		rapid.StringOfN(rapid.RuneFrom([]rune("_=.*>5FA-a: ")), least, 6, -1),
 	)
 }
 
