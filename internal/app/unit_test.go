@@ -220,6 +220,50 @@ func TestLeading(t *testing.T) {
 	}
 }
 
+// TestRestarting has inner units fail in their turn, and looks at what stands around them.
+func TestRestarting(t *testing.T) {
+	cases := map[string]struct {
+		reason  string
+		rounds  [][2]time.Duration // when b is ready, and when it fails
+		wantErr string
+		want    []string
+	}{
+		"NeverWorked": {
+			"a failure before anything worked ends the program", [][2]time.Duration{{time.Hour, time.Second}}, "group: b: boom",
+			[]string{"start log", "start a", "start b", "stop a", "stop log"},
+		},
+		"Again": {
+			"a later one starts the group over, and leaves the log alone",
+			[][2]time.Duration{{0, time.Second}, {time.Hour, time.Second}, {0, 0}}, "",
+			[]string{
+				"start log", "start a", "start b", "stop a", "start a", "start b", "stop a", "start a", "start b", "stop b", "stop a", "stop log",
+			},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				j := &journal{}
+				round := 0
+				group := Restarting("group", slog.New(slog.DiscardHandler), func() []Unit {
+					b := tc.rounds[round]
+					round++
+					return []Unit{j.unit("a", 0, 0, 0), j.unit("b", b[0], b[1], 0)}
+				})
+				err := supervise(ctx, slog.New(slog.DiscardHandler), func(*Unit) {}, []Unit{j.unit("log", 0, 0, 0), group})
+				if got := errText(err); got != tc.wantErr {
+					t.Errorf("%s: error %q, want %q", tc.reason, got, tc.wantErr)
+				}
+				if diff := cmp.Diff(tc.want, j.all()); diff != "" {
+					t.Errorf("%s (-want +got)\n%s", tc.reason, diff)
+				}
+			})
+		})
+	}
+}
+
 func canceled(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
