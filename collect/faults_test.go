@@ -2,6 +2,7 @@ package collect
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -122,7 +123,7 @@ func TestHalfListsDeleteNothing(t *testing.T) {
 	var yaml strings.Builder
 	yaml.WriteString(namespaceYAML("shop"))
 	for i := range 200 {
-		yaml.WriteString(configMap("shop", fmt.Sprintf("c%03d", i), strings.Repeat("x", 1000)))
+		yaml.WriteString(configMap("shop", fmt.Sprintf("c%03d", i), incompressible(3000)))
 	}
 	w.apply(yaml.String())
 	proxy := w.cluster.Proxy()
@@ -132,7 +133,7 @@ func TestHalfListsDeleteNothing(t *testing.T) {
 
 	w.kubectl("delete", "-n", "shop", "configmap/c007")
 	w.source = w.connect(proxy.Kubeconfig())
-	proxy.BreakAfter(100_000) // enough for discovery, not for all the ConfigMaps
+	proxy.BreakAfter(200_000) // enough for discovery, not for all the ConfigMaps
 	w.start()
 	w.eventually("configmaps fail", func() string {
 		if h := w.heartbeat(); h.Failing["configmaps"] == "" || h.Complete {
@@ -150,6 +151,15 @@ func TestHalfListsDeleteNothing(t *testing.T) {
 	if diff := cmp.Diff([]string{"c007"}, w.tombstones()); diff != "" {
 		t.Errorf("tombstones (-want +got):\n%s", diff)
 	}
+}
+
+// incompressible returns text that does not get smaller on its way.
+func incompressible(n int) string {
+	var b strings.Builder
+	for b.Len() < n {
+		b.WriteString(rand.Text())
+	}
+	return b.String()
 }
 
 const readerRole = `---
@@ -215,10 +225,11 @@ func TestRestoredSourceDeletesNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			lost := configMap("shop", "changed", "2")
 			for i := range 20 {
-				w.apply(configMap("shop", fmt.Sprintf("lost%d", i), "1"))
+				lost += configMap("shop", fmt.Sprintf("lost%d", i), "1")
 			}
-			w.apply(configMap("shop", "changed", "2"))
+			w.apply(lost)
 			w.kubectl("delete", "-n", "shop", "configmap/old")
 			w.caughtUp()
 			before := w.position()
