@@ -27,7 +27,7 @@ const (
 
 var (
 	errMemory = errors.New("needs too much memory")
-	errSteps  = errors.New("compares too much at once")
+	errSteps  = errors.New("wants too much work in one step")
 	errIndex  = fmt.Errorf("an index greater than %d", maxIndex)
 )
 
@@ -230,9 +230,6 @@ func checkIndex(b *budget, v any) error {
 
 // product allows work that goes with the product of two sizes.
 func (b *budget) product(l, r any) error {
-	if isScalar(l) && isScalar(r) {
-		return b.spend(shallow(l) + shallow(r))
-	}
 	ls, err := b.measure(l)
 	if err != nil {
 		return err
@@ -240,6 +237,9 @@ func (b *budget) product(l, r any) error {
 	rs, err := b.measure(r)
 	if err != nil {
 		return err
+	}
+	if isScalar(l) && isScalar(r) {
+		return b.spend(shallow(l) + shallow(r))
 	}
 	if int64(ls.nodes)*int64(rs.nodes) > maxSteps {
 		return b.exceed(errSteps)

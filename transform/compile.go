@@ -144,11 +144,7 @@ func (c *compiler) parse(origin Origin, rule string, t text) *gojq.Query {
 		}
 	}
 	for _, name := range guardSyntax(q) {
-		why := refused[name]
-		if why == "" {
-			why = "names that begin with two underscores are reserved"
-		}
-		c.report(origin, rule, t, max(locate(t.value, name), 0), name+" cannot be used: "+why)
+		c.report(origin, rule, t, max(locate(t.value, name), 0), name+" cannot be used: "+refusal(name))
 		ok = false
 	}
 	if !ok {
@@ -221,7 +217,7 @@ func (c *compiler) check(origin Origin, rule string, t text, q *gojq.Query) bool
 				names = append(names, name)
 				continue
 			}
-		case "label not defined", "format not defined":
+		case "label not defined":
 			c.report(origin, rule, t, max(locate(t.value, name), 0), err.Error())
 		default:
 			c.report(origin, rule, t, 0, err.Error())

@@ -42,8 +42,7 @@ func duplicates(rules []Rule) Problems {
 		n := name{r.Origin.ConfigMap, r.Name}
 		if at, ok := seen[n]; ok && r.Name != "" {
 			p := &Problem{ConfigMap: r.Origin.ConfigMap, Key: r.Origin.Key, Rule: r.Name, Message: "there is another rule of this name in " + at.String()}
-			p.Line, p.Column = r.jq.line, r.jq.column
-			problems = append(problems, p)
+			problems = append(problems, r.jq.at(p, 0))
 		}
 		seen[n] = r.Origin
 	}
@@ -80,6 +79,9 @@ func (p *parser) document() {
 	p.report("", fields(root, "the document", func(key string, at, value *yaml.Node) *misplaced {
 		if key != "rules" {
 			return complain(at, "unknown field %q: a document has only rules", key)
+		}
+		if value.Tag == "!!null" {
+			return nil
 		}
 		if value.Kind != yaml.SequenceNode {
 			return complain(value, "rules must be a list")
@@ -150,7 +152,8 @@ func (p *parser) rule(n *yaml.Node) {
 		}
 	}
 	p.report(r.Name, wrong...)
-	if len(wrong) == 0 {
+	// Whatever else is wrong with it, its jq shall be looked at too.
+	if strings.TrimSpace(r.JQ) != "" {
 		p.rules = append(p.rules, r)
 	}
 }

@@ -133,7 +133,7 @@ func withoutValues(message string) string {
 	}
 	head, _, cut := strings.Cut(message, `"`)
 	if cut {
-		return strings.TrimRight(head, " :(")
+		return strings.TrimRight(strings.TrimSuffix(head, " to "), " :(")
 	}
 	return shorten(message)
 }

@@ -65,26 +65,17 @@ func (x Explanation) String() string {
 // much slower than Run, and it shows what is in the object.
 func Explain(ctx context.Context, s *Set, env Env, o Object) (Explanation, error) {
 	var x Explanation
-	place := 0
-	unmatched := func(upTo int, body []byte) {
-		for ; place < upTo; place++ {
-			f := facts{kind: o.Kind, body: body}
-			rule := &s.rules[place]
-			x.Steps = append(x.Steps, Step{Rule: rule.ID(), Skipped: rule.Match.why(o.Kind, &f)})
-		}
-	}
 	var failed error
 	r := run{set: s, env: &env, index: s.index(o.Kind), kind: o.Kind, again: true}
 	r.trace = func(st step) {
-		at := s.place(st.rule)
-		unmatched(at, st.before)
-		place = max(place, at+1)
-		one := Step{Rule: st.rule.ID(), Err: st.err}
-		if st.err != nil {
+		one := Step{Rule: st.rule.ID()}
+		switch {
+		case st.err != nil:
 			one.Err = r.failure(st.rule, st.err)
-		}
-		if st.unmet {
+		case st.unmet:
 			one.Skipped = "its condition is not met: " + strings.TrimSpace(st.rule.Match.When)
+		case st.unmatched:
+			one.Skipped = st.rule.Match.why(o.Kind, &facts{kind: o.Kind, body: st.before})
 		}
 		for _, after := range st.after {
 			changes, err := Changes(st.before, after)
@@ -96,25 +87,8 @@ func Explain(ctx context.Context, s *Set, env Env, o Object) (Explanation, error
 		x.Steps = append(x.Steps, one)
 	}
 	x.Result, x.Err = r.all(ctx, o)
-	last := o.Body
-	if len(x.Result.Objects) > 0 {
-		last = x.Result.Objects[len(x.Result.Objects)-1].Body
-	}
-	if x.Err == nil && len(x.Result.Objects) > 0 {
-		unmatched(len(s.rules), last)
-	}
 	if failed != nil {
 		return x, fmt.Errorf("explain rules: %w", failed)
 	}
 	return x, nil
-}
-
-// place is where a rule stands in the set.
-func (s *Set) place(rule *compiled) int {
-	for i := range s.rules {
-		if &s.rules[i] == rule {
-			return i
-		}
-	}
-	return -1
 }

@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -116,6 +117,32 @@ var refused = map[string]string{
 	"get_search_list":   "modules have no search path",
 }
 
+// internal are functions that gojq keeps for itself, but would let anyone call
+// past the guards.
+var internal = []string{
+	"_add", "_alternative", "_assign", "_captures", "_divide", "_equal", "_greater", "_greatereq", "_group_by", "_index", "_last",
+	"_less", "_lesseq", "_match", "_max_by", "_min_by", "_modify", "_modulo", "_multiply", "_negate", "_notequal", "_plus", "_range",
+	"_slice", "_sort_by", "_subtract", "_tobase64", "_tobase64d", "_tocsv", "_tohtml", "_tosh", "_totsv", "_touri", "_tourid", "_unique_by",
+}
+
+// formats are those that gojq knows; it would report others only when they are used.
+var formats = []string{"@text", "@json", "@html", "@uri", "@urid", "@csv", "@tsv", "@sh", "@base64", "@base64d"}
+
+// refusal says why a name cannot be used, empty when it can.
+func refusal(name string) string {
+	why := refused[name]
+	switch {
+	case why != "":
+	case strings.HasPrefix(strings.TrimPrefix(name, "$"), "__"):
+		why = "names that begin with two underscores are reserved"
+	case slices.Contains(internal, name):
+		why = "it is an internal function of gojq"
+	case strings.HasPrefix(name, "@") && !slices.Contains(formats, name):
+		why = "there is no such format"
+	}
+	return why
+}
+
 // guardSyntax rewrites a program, and returns the names it uses that are refused.
 func guardSyntax(q *gojq.Query) []string {
 	g := guarder{}
@@ -185,8 +212,7 @@ func update(q *gojq.Query) {
 }
 
 func (g *guarder) name(name string) {
-	bare := strings.TrimPrefix(name, "$")
-	if _, no := refused[name]; no || strings.HasPrefix(bare, "__") {
+	if refusal(name) != "" && !slices.Contains(g.refused, name) {
 		g.refused = append(g.refused, name)
 	}
 }
@@ -242,6 +268,7 @@ func (g *guarder) term(t *gojq.Term) {
 		g.index(s.Index)
 	}
 	g.index(t.Index)
+	g.name(t.Format)
 	g.text(t.Str)
 	if t.Object != nil {
 		for _, kv := range t.Object.KeyVals {
@@ -314,6 +341,10 @@ func (g *guarder) call(t *gojq.Term) {
 		case guardProduct, guardRegexp:
 			if i == 0 {
 				f.Args[i] = call(guards.args, a)
+			}
+		case guardIndex:
+			if i == 0 && !smallIndex(a) {
+				f.Args[i] = pipe(a, guardIndex)
 			}
 		default:
 			f.Args[i] = pipeUnlessPlain(a, guards.args)

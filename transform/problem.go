@@ -1,7 +1,9 @@
 package transform
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -78,11 +80,14 @@ func (ps Problems) Unwrap() []error {
 	return errs
 }
 
-// err is ps as an error, nil when there are none.
+// err is ps as an error, in the order of their places; nil when there are none.
 func (ps Problems) err() error {
 	if len(ps) == 0 {
 		return nil
 	}
+	slices.SortStableFunc(ps, func(a, b *Problem) int {
+		return cmp.Or(cmp.Compare(a.ConfigMap, b.ConfigMap), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
 	return ps
 }
 
@@ -99,7 +104,7 @@ type text struct {
 
 // at fills in the place of the byte offset.
 func (t text) at(p *Problem, offset int) *Problem {
-	offset = min(max(offset, 0), len(t.value))
+	offset = min(max(offset, 0), len(strings.TrimRight(t.value, " \t\r\n")))
 	before := t.value[:offset]
 	row := strings.Count(before, "\n")
 	begin := strings.LastIndexByte(before, '\n') + 1

@@ -216,6 +216,8 @@ type run struct {
 	index  *kindIndex
 	kind   pipeline.GroupResource
 	budget budget
+	// renew begins the time anew.
+	renew func()
 	// again says that the first attempt ran out of time, or is not wanted.
 	again bool
 	// trace, when not nil, is told of every step.
@@ -244,26 +246,27 @@ type step struct {
 	rule   *compiled
 	before []byte
 	after  [][]byte
-	// unmet says that the condition was not.
-	unmet bool
-	err   error
+	// unmatched and unmet say that the rule is not for the item: by its facts, or
+	// by its condition.
+	unmatched, unmet bool
+	err              error
 }
 
 // all is Set.Run.
 func (r *run) all(ctx context.Context, o Object) (Result, error) {
 	f := facts{kind: o.Kind, body: o.Body}
 	first := r.index.next(r.set.rules, &f, 0)
-	if first < 0 {
+	if first < 0 && r.trace == nil {
 		return Result{Objects: []Object{o}}, nil
 	}
 	var err error
 	if !r.again {
-		err = r.attempt(ctx, r.set.limits.Time, o, first)
+		err = r.attempt(ctx, r.set.limits.Time, o)
 		e, failed := errors.AsType[*Error](err)
 		r.again = failed && e.Reason == TimedOut && ctx.Err() == nil
 	}
 	if r.again {
-		err = r.attempt(ctx, 4*r.set.limits.Time, o, first)
+		err = r.attempt(ctx, 4*r.set.limits.Time, o)
 	}
 	if errors.Is(err, errSkipped) {
 		return Result{Skipped: true, Applied: r.applied, Failures: r.failures}, nil
@@ -274,20 +277,25 @@ func (r *run) all(ctx context.Context, o Object) (Result, error) {
 	return Result{Objects: r.outputs, Applied: r.applied, Failures: r.failures}, nil
 }
 
-func (r *run) attempt(ctx context.Context, limit time.Duration, o Object, first int) error {
+func (r *run) attempt(ctx context.Context, limit time.Duration, o Object) error {
 	r.outputs, r.bytes, r.applied, r.failures = nil, 0, nil, nil
 	if len(o.Body) > r.set.limits.Bytes {
 		return (&Error{Reason: TooLarge, Message: fmt.Sprintf("the object is longer than %d bytes", r.set.limits.Bytes)}).classify()
 	}
 	timed, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	defer func() { cancel() }()
+	r.renew = func() {
+		cancel()
+		timed, cancel = context.WithTimeout(ctx, limit)
+		r.budget.ctx = timed
+	}
 	memory := min(r.set.limits.Memory, 4<<20+64*int64(len(o.Body)))
 	r.budget = budget{ctx: timed, patterns: r.set.patterns, bytes: memory, nodes: int(memory / 64)}
 	it := item{facts: facts{kind: o.Kind, body: o.Body}}
 	it.facts.identity()
 	r.apiVersion, r.kindName = gjson.GetBytes(o.Body, "apiVersion").String(), gjson.GetBytes(o.Body, "kind").String()
 	r.namespace, r.namespaced = it.facts.namespace, it.facts.namespace != ""
-	err := r.from(first, &it)
+	err := r.onward(0, &it)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -317,9 +325,9 @@ func (r *run) from(place int, it *item) error {
 			return errSkipped
 		case Pass:
 			r.failures = append(r.failures, failure)
-			// The time is up for the rules behind it too.
+			// The rules behind it get their allowance.
 			if r.budget.ctx.Err() != nil {
-				return failure
+				r.renew()
 			}
 			r.budget.spent, r.budget.bytes = nil, memory
 			return r.onward(place+1, it)
@@ -352,7 +360,17 @@ func (r *run) from(place int, it *item) error {
 
 // onward finds the next rule for an item, or puts it out.
 func (r *run) onward(place int, it *item) error {
-	if next := r.index.next(r.set.rules, &it.facts, place); next >= 0 {
+	next := r.index.next(r.set.rules, &it.facts, place)
+	if r.trace != nil {
+		end := next
+		if next < 0 {
+			end = len(r.set.rules)
+		}
+		for i := place; i < end; i++ {
+			r.trace(step{rule: &r.set.rules[i], before: it.facts.body, unmatched: true})
+		}
+	}
+	if next >= 0 {
 		return r.from(next, it)
 	}
 	limits := r.set.limits

@@ -8,6 +8,8 @@ import "strings"
 type token struct {
 	name   string
 	offset int
+	// defined says that the name is being defined here, not used.
+	defined bool
 }
 
 // tokens finds the names in jq text. gojq's syntax tree has no positions, so
@@ -52,9 +54,11 @@ func tokens(src string) []token {
 				break // a field
 			}
 			if c != '$' && c != '@' && strings.HasPrefix(strings.TrimLeft(src[i:], " \t\r\n"), ":") {
-				break // an object key, or a function being defined
+				if !defining(found, src[:start]) {
+					break // an object key
+				}
 			}
-			found = append(found, token{src[start:i], start})
+			found = append(found, token{src[start:i], start, defining(found, src[:start])})
 		case isDigit(c):
 			for i < len(src) && (isLetter(src[i]) || isDigit(src[i]) || src[i] == '.') {
 				i++
@@ -64,6 +68,15 @@ func tokens(src string) []token {
 		}
 	}
 	return found
+}
+
+// defining says whether the text before a name ends in "def".
+func defining(found []token, before string) bool {
+	if len(found) == 0 {
+		return false
+	}
+	last := found[len(found)-1]
+	return last.name == "def" && strings.TrimSpace(before[last.offset:]) == "def"
 }
 
 // endOfText walks through a string from i, inside it. It returns the place
@@ -86,12 +99,17 @@ func endOfText(src string, i int) (end int, interpolation bool) {
 func isLetter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_' }
 func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
 
-// locate is the offset of the first token of this name, or -1.
+// locate is the offset of the first use of this name, else of its definition,
+// or -1.
 func locate(src, name string) int {
+	definition := -1
 	for _, t := range tokens(src) {
-		if t.name == name {
+		if t.name == name && !t.defined {
 			return t.offset
 		}
+		if t.name == name && definition < 0 {
+			definition = t.offset
+		}
 	}
-	return -1
+	return definition
 }

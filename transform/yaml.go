@@ -73,6 +73,9 @@ func yamlProblem(doc string, err error) *misplaced {
 
 // fields walks over a mapping's members, in order.
 func fields(n *yaml.Node, what string, visit func(key string, at, value *yaml.Node) *misplaced) []*misplaced {
+	if n.Kind == yaml.AliasNode {
+		return []*misplaced{complain(n, "aliases are not supported")}
+	}
 	if n.Kind != yaml.MappingNode {
 		return []*misplaced{complain(n, "%s must be a mapping", what)}
 	}

@@ -58,16 +58,21 @@ def ingress_classes($map):
   ((.spec.ingressClassName, .spec.gatewayClassName)? | strings) |= _named($map)
   | (.metadata.annotations["kubernetes.io/ingress.class"] | strings) |= _named($map);
 
+# The domain of a map that a host belongs to, null without one. Istio's hosts
+# may have a namespace and a slash before them.
+def _domain($map):
+  (split("/") | .[-1]) as $host | _longest($map; . as $domain | $host == $domain or ($host | endswith("." + $domain)));
+
 # A host by a map of domains: "example.com" stands for itself and all below it.
 def host($map):
   . as $host
-  | _longest($map; . as $domain | $host == $domain or ($host | endswith("." + $domain))) as $domain
+  | _domain($map) as $domain
   | if $domain == null then $host
     else $host[:($host | length) - ($domain | length)] + $map[$domain] end;
 
 # Host names everywhere: dr::hosts({"example.com": "dr.example.com"}).
 def hosts($map):
-  host_names |= (if contains("/") then split("/") | .[:-1] + [.[-1] | host($map)] | join("/") else host($map) end)
+  host_names |= host($map)
   | (.metadata.annotations["external-dns.alpha.kubernetes.io/hostname"] | strings)
     |= ([split(",")[] | ltrimstr(" ") | host($map)] | join(","));
 
@@ -201,11 +206,13 @@ def _service($parts):
     then _no_dns else . end;
 
 # Entries are Ingresses, Gateways, and the routes behind them. hold is what
-# keeps their controllers off.
-def _entry($parts; $how; hold):
-  (if $how == "Keep" then .
-   elif $how == "Rewrite" then _rewrite_hosts($parts.hosts // {})
-   else hold end)
+# keeps their controllers off. One that has a host without a new name is held
+# back: it would answer for production.
+def _entry($parts; $asked; hold):
+  (if $asked == "Rewrite" and any(.o | host_names; _domain($parts.hosts // {}) == null) then "Sleep" else $asked end) as $how
+  | (if $how == "Keep" then .
+     elif $how == "Rewrite" then _rewrite_hosts($parts.hosts // {})
+     else hold end)
   | if $parts.externalDNS == "Keep" or $how == "Rewrite" then . else _no_dns end
   | if $parts.certificates == "Keep" then . else _no_certificates end;
 
