@@ -122,7 +122,7 @@ func Decode(m Message) (Event, error) {
 	if err != nil {
 		return Event{}, foreign(m, err)
 	}
-	if e.Op != OpPut && e.Op != OpHeartbeat {
+	if !e.hasBody() {
 		if len(m.Data) > 0 {
 			return Event{}, foreign(m, fmt.Errorf("a %s has no body, this one has %d bytes", e.Op, len(m.Data)))
 		}
@@ -229,74 +229,95 @@ func textFields(e *Event) [5]textField {
 	}
 }
 
+// decodeHeaders reads all but the body, and checks that everything said twice
+// is said the same way.
 func decodeHeaders(m Message) (Event, error) {
-	var e Event
-	var err error
-	if e.Ref, e.Op, err = parseSubject(m.Subject); err != nil {
-		return e, err
-	}
-	must := func(key string) string {
-		v, herr := header(m, key)
-		if err == nil && herr != nil {
-			err = herr
-		}
-		return v
-	}
-	spec, source, kind, subject := must(HeaderSpecVersion), must(HeaderSource), must(HeaderType), must(HeaderSubject)
-	id, observed, evidence, digest := must(HeaderID), must(HeaderTime), must(HeaderEvidence), must(HeaderDigest)
+	h := reader{m: m}
+	e := Event{Ref: h.ref(), Op: h.op()}
+	e.Evidence = read(&h, HeaderEvidence, parseEvidence)
+	e.Observed = read(&h, HeaderTime, parseTime)
 	for _, f := range textFields(&e) {
-		if *f.value = must(f.header); err == nil {
-			*f.value, err = percentDecode(*f.value)
-		}
-		if err != nil {
-			return e, fmt.Errorf("header %s: %w", f.header, err)
-		}
+		*f.value = read(&h, f.header, percentDecode)
 	}
-	if err != nil {
-		return e, err
+	if e.hasBody() {
+		e.Digest = read(&h, HeaderDigest, ParseDigest)
+		h.want(HeaderContentType, contentTypeJSON)
+	} else {
+		h.want(HeaderDigest, "")
 	}
-	op, err := parseOp(strings.TrimPrefix(kind, typePrefix))
-	if err != nil || !strings.HasPrefix(kind, typePrefix) {
-		return e, fmt.Errorf("unknown type %q", kind)
+	h.want(HeaderSpecVersion, specVersion)
+	h.want(HeaderSource, sourcePrefix+EscapeToken(e.Ref.Site))
+	h.want(HeaderSubject, percentEncode(ceSubject(e)))
+	h.want(HeaderID, percentEncode(messageID(e)))
+	if h.err != nil {
+		return Event{}, h.err
 	}
-	if (op == OpHeartbeat) != (e.Op == OpHeartbeat) {
-		return e, fmt.Errorf("a %s has no place on this subject", op)
-	}
-	e.Op = op
-	if e.Evidence, err = parseEvidence(evidence); err != nil {
-		return e, err
-	}
-	if err := e.Observed.UnmarshalText([]byte(observed)); err != nil {
-		return e, fmt.Errorf("header %s: %w", HeaderTime, err)
-	}
-	e.Observed = e.Observed.UTC()
-	hasBody := op == OpPut || op == OpHeartbeat
-	if hasBody != (digest != "") {
-		return e, fmt.Errorf("digest %q does not go with a %s", digest, op)
-	}
-	if hasBody {
-		if e.Digest, err = ParseDigest(digest); err != nil {
-			return e, err
-		}
-		if ct := must(HeaderContentType); err != nil || ct != contentTypeJSON {
-			return e, fmt.Errorf("unknown content type %q", ct)
-		}
+	if m.Subject != subjectOf(e) {
+		return Event{}, fmt.Errorf("a %s has no place on this subject", e.Op)
 	}
 	if err := checkHeaders(e); err != nil {
-		return e, err
-	}
-	switch {
-	case spec != specVersion:
-		return e, fmt.Errorf("unknown CloudEvents version %q", spec)
-	case source != sourcePrefix+EscapeToken(e.Ref.Site):
-		return e, fmt.Errorf("source %q does not match the subject", source)
-	case subject != percentEncode(ceSubject(e)):
-		return e, fmt.Errorf("header %s %q does not match the subject", HeaderSubject, subject)
-	case id != percentEncode(messageID(e)):
-		return e, fmt.Errorf("id %q does not match the event", id)
+		return Event{}, err
 	}
 	e.Trace = trace(m)
 	return e, nil
+}
+
+// reader reads the parts of a message and keeps the first error; after it, what
+// is read means nothing.
+type reader struct {
+	m   Message
+	err error
+}
+
+// read parses one header.
+func read[T any](r *reader, key string, parse func(string) (T, error)) T {
+	text, err := header(r.m, key)
+	v := *new(T)
+	if err == nil {
+		v, err = parse(text)
+	}
+	if err != nil && r.err == nil {
+		r.err = fmt.Errorf("header %s: %w", key, err)
+	}
+	return v
+}
+
+// want reads a header that can have one value only.
+func (r *reader) want(key, value string) {
+	read(r, key, func(text string) (string, error) {
+		if text != value {
+			return "", fmt.Errorf("is %q where %q belongs", text, value)
+		}
+		return text, nil
+	})
+}
+
+// ref reads the subject: a heartbeat's Ref names only the site.
+func (r *reader) ref() Ref {
+	ref, err := parseSubject(r.m.Subject)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return ref
+}
+
+func (r *reader) op() Op {
+	return read(r, HeaderType, func(text string) (Op, error) {
+		name, ok := strings.CutPrefix(text, typePrefix)
+		if !ok {
+			return 0, fmt.Errorf("unknown type %q", text)
+		}
+		return parseOp(name)
+	})
+}
+
+// parseTime reads a time in UTC.
+func parseTime(text string) (time.Time, error) {
+	var t time.Time
+	if err := t.UnmarshalText([]byte(text)); err != nil {
+		return t, err
+	}
+	return t.UTC(), nil
 }
 
 // trace reads the trace headers. A broken trace is no trace: it never makes an
@@ -333,12 +354,14 @@ func header(m Message, key string) (string, error) {
 	case len(values) == 0:
 		return "", nil
 	case len(values) > 1:
-		return "", fmt.Errorf("header %s has %d values", key, len(values))
+		return "", fmt.Errorf("it has %d values", len(values))
 	case len(values[0]) > maxHeaderValue:
-		return "", fmt.Errorf("header %s has %d bytes", key, len(values[0]))
+		return "", fmt.Errorf("it has %d bytes", len(values[0]))
 	}
 	return values[0], nil
 }
+
+func (e Event) hasBody() bool { return e.Op == OpPut || e.Op == OpHeartbeat }
 
 func subjectOf(e Event) string {
 	if e.Op == OpHeartbeat {
@@ -347,23 +370,22 @@ func subjectOf(e Event) string {
 	return e.Ref.Subject()
 }
 
-// parseSubject tells whose subject it is; the Op is OpHeartbeat on a
-// heartbeat's subject and zero on an object's.
-func parseSubject(subject string) (Ref, Op, error) {
+// parseSubject tells whose subject it is: an object's, or a site's for
+// heartbeats.
+func parseSubject(subject string) (Ref, error) {
 	if len(subject) > maxSubject {
-		return Ref{}, 0, fmt.Errorf("%w: it has %d bytes", ErrSubject, len(subject))
+		return Ref{}, fmt.Errorf("%w: it has %d bytes", ErrSubject, len(subject))
 	}
-	if rest, ok := strings.CutPrefix(subject, SubjectPrefix+"."); ok {
-		if token, ok := strings.CutSuffix(rest, heartbeatSuffix); ok && !strings.Contains(token, ".") {
-			site, err := UnescapeToken(token)
-			if err != nil || site == "" {
-				return Ref{}, 0, fmt.Errorf("%w: %q", ErrSubject, subject)
-			}
-			return Ref{Site: site}, OpHeartbeat, nil
-		}
+	rest, ours := strings.CutPrefix(subject, SubjectPrefix+".")
+	token, mark := strings.CutSuffix(rest, heartbeatSuffix)
+	if !ours || !mark {
+		return ParseRef(subject)
 	}
-	ref, err := ParseRef(subject)
-	return ref, 0, err
+	site, err := UnescapeToken(token)
+	if err != nil || site == "" {
+		return Ref{}, fmt.Errorf("%w: %q", ErrSubject, subject)
+	}
+	return Ref{Site: site}, nil
 }
 
 // messageID names the Event among all events of its source.

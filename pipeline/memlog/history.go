@@ -99,7 +99,7 @@ func (h history) Follow(ctx context.Context, name string, after pipeline.Positio
 	if former := s.subs[name]; former != nil {
 		former.close(errTakenOver)
 	}
-	sub := &subscription{log: h.log, site: s, after: after, closed: make(chan struct{})}
+	sub := &subscription{log: h.log, site: s, name: name, after: after, closed: make(chan struct{})}
 	s.subs[name] = sub
 	return sub, nil
 }
@@ -127,6 +127,7 @@ var (
 type subscription struct {
 	log    *Log
 	site   *site
+	name   string
 	after  pipeline.Position
 	ended  error
 	closed chan struct{}
@@ -176,6 +177,9 @@ func (s *subscription) Close() error {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	s.close(errClosed)
+	if s.site.subs[s.name] == s {
+		delete(s.site.subs, s.name)
+	}
 	return nil
 }
 
