@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/dr-syncer/dr-syncer/internal/app"
+	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+)
+
+// options are the flags of the applier.
+type options struct {
+	app         app.Options
+	destination string
+	kube        kube.Settings
+	nats        natslog.ConnectConfig
+	deadLetters natslog.DeadLetterOptions
+	server      natslog.ServerConfig
+	listen      string
+	usersFile   string
+	open        bool
+	leaderElect bool
+	namespace   string
+}
+
+const (
+	// defaultListen lets a collector on this machine in, and nobody else.
+	defaultListen   = "127.0.0.1:4222"
+	defaultStoreDir = "/var/lib/dr-syncer/log"
+
+	serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+)
+
+func defaultOptions() options {
+	o := options{
+		app: app.DefaultOptions(), destination: "default", namespace: "dr-syncer",
+		deadLetters: natslog.DefaultDeadLetterOptions(), server: natslog.DefaultServerConfig(), listen: defaultListen,
+	}
+	o.server.StoreDir = defaultStoreDir
+	if text, err := os.ReadFile(serviceAccountNamespace); err == nil {
+		o.leaderElect, o.namespace = true, strings.TrimSpace(string(text))
+	}
+	return o
+}
+
+func (o *options) registerFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.destination, "destination", o.destination, "name of this cluster in the log, for dead letters and subscriptions; different for every destination that shares a log")
+
+	fs.StringVar(&o.kube.Kubeconfig, "kubeconfig", o.kube.Kubeconfig, "kubeconfig of the cluster to apply to; $KUBECONFIG, ~/.kube/config or the Pod's service account if not given")
+	fs.StringVar(&o.kube.Context, "context", o.kube.Context, "context in the kubeconfig; its current one if not given")
+	fs.Float32Var(&o.kube.QPS, "qps", o.kube.QPS, "most requests per second to the API server; 0 leaves it to the workers of the Replications and the server's priority and fairness")
+	fs.IntVar(&o.kube.Burst, "burst", o.kube.Burst, "most requests at once beyond --qps")
+
+	fs.StringVar(&o.nats.URL, "nats-url", o.nats.URL, "address of the log: nats://host:4222, several separated by commas; the log is embedded here if not given")
+	fs.StringVar(&o.nats.CredsFile, "nats-creds", o.nats.CredsFile, "file with NATS credentials (JWT and seed)")
+	fs.StringVar(&o.nats.NKeySeedFile, "nats-nkey", o.nats.NKeySeedFile, "file with a NATS nkey seed")
+	fs.StringVar(&o.nats.CAFile, "nats-ca", o.nats.CAFile, "file with the CA certificates that the log's certificate is checked against")
+	fs.StringVar(&o.nats.CertFile, "nats-cert", o.nats.CertFile, "file with the client certificate for the log")
+	fs.StringVar(&o.nats.KeyFile, "nats-key", o.nats.KeyFile, "file with the client certificate's key")
+	fs.StringVar(&o.nats.InboxPrefix, "nats-inbox-prefix", o.nats.InboxPrefix, "where answers of the log arrive; NATS's default if not given")
+	fs.DurationVar(&o.deadLetters.MaxAge, "dead-letters-max-age", o.deadLetters.MaxAge, "age at which a dead letter that nobody cared for goes")
+	fs.IntVar(&o.deadLetters.Replicas, "dead-letters-replicas", o.deadLetters.Replicas, "servers of a NATS cluster that hold each dead letter: 1, 3 or 5")
+
+	fs.StringVar(&o.server.StoreDir, "store-dir", o.server.StoreDir, "directory of the embedded log, on a disk of its own")
+	fs.StringVar(&o.listen, "nats-listen", o.listen, "address at which collectors reach the embedded log; empty for none")
+	fs.StringVar(&o.usersFile, "nats-users-file", o.usersFile, "file with who may connect to the embedded log: a line \"SITE NKEY\" per collector, \"* NKEY\" for operators")
+	fs.BoolVar(&o.open, "nats-no-auth", o.open, "let everybody who reaches --nats-listen write to the embedded log")
+	fs.StringVar(&o.server.TLSCertFile, "nats-tls-cert", o.server.TLSCertFile, "file with the embedded log's certificate")
+	fs.StringVar(&o.server.TLSKeyFile, "nats-tls-key", o.server.TLSKeyFile, "file with the certificate's key")
+	fs.StringVar(&o.server.ClientCAFile, "nats-tls-client-ca", o.server.ClientCAFile, "file with the CA certificates that collectors' certificates are checked against")
+	fs.Int64Var(&o.server.MaxStore, "store-max-bytes", o.server.MaxStore, "most that the embedded log may occupy; three quarters of the free disk if 0")
+	fs.Int64Var(&o.server.MinFree, "store-min-free", o.server.MinFree, "free disk space in bytes below which the embedded log takes nothing more")
+	fs.BoolVar(&o.server.SyncAlways, "store-sync-always", o.server.SyncAlways, "have every event on disk before it counts as written; without it a power failure costs the last of them")
+
+	fs.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "apply only while this process holds a lease in the cluster; needed when several run (default: true in a Pod)")
+	fs.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the lease and of DR-Syncer itself: nothing is replicated into it")
+	o.app.RegisterFlags(fs)
+}
+
+// embedded reports whether the log lives in this process.
+func (o *options) embedded() bool { return o.nats.URL == "" }
+
+// ofEmbedded and ofConnection are the flags that mean something for one of the two kinds of log only.
+var (
+	ofEmbedded = []string{
+		"store-dir", "nats-listen", "nats-users-file", "nats-no-auth", "nats-tls-cert", "nats-tls-key", "nats-tls-client-ca",
+		"store-max-bytes", "store-min-free", "store-sync-always",
+	}
+	ofConnection = []string{"nats-creds", "nats-nkey", "nats-ca", "nats-cert", "nats-key", "nats-inbox-prefix"}
+)
+
+var destinationName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// validate reports what is wrong with the flags, and completes them. set says
+// which the user has given.
+func (o *options) validate(set func(flag string) bool) error {
+	if err := o.app.Validate(); err != nil {
+		return err
+	}
+	var errs []error
+	if !destinationName.MatchString(o.destination) {
+		errs = append(errs, fmt.Errorf("--destination %q is no name for a cluster: give up to 63 lower-case letters, digits and -, such as dr-fra", o.destination))
+	}
+	if o.namespace == "" {
+		errs = append(errs, errors.New("--namespace is empty: give the namespace of DR-Syncer itself"))
+	}
+	if o.embedded() {
+		errs = append(errs, o.completeServer())
+		for _, flag := range ofConnection {
+			if set(flag) {
+				errs = append(errs, fmt.Errorf("--%s is for a log elsewhere: give --nats-url too, or leave it out", flag))
+			}
+		}
+	} else {
+		o.nats.Name = "applier of " + o.destination
+		if err := o.nats.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("connection to the log: %w", err))
+		}
+		for _, flag := range ofEmbedded {
+			if set(flag) {
+				errs = append(errs, fmt.Errorf("--%s is for the embedded log, and --nats-url says that the log is elsewhere: leave one of them out", flag))
+			}
+		}
+	}
+	return app.Usage(errors.Join(errs...))
+}
+
+// completeServer makes the configuration of the embedded server.
+func (o *options) completeServer() error {
+	if o.listen == "" {
+		o.server.Host, o.server.Port = "", 0
+	} else {
+		host, port, err := net.SplitHostPort(o.listen)
+		if err != nil {
+			return fmt.Errorf("--nats-listen %q is not of the form host:port: %w", o.listen, err)
+		}
+		o.server.Host = host
+		if o.server.Port, err = strconv.Atoi(port); err != nil || o.server.Port < 1 {
+			return fmt.Errorf("--nats-listen %q: the port is not a number from 1 to 65535", o.listen)
+		}
+	}
+	if o.usersFile != "" {
+		text, err := os.ReadFile(o.usersFile)
+		if err != nil {
+			return fmt.Errorf("read the users of the log: %w (check --nats-users-file)", err)
+		}
+		if o.server.Users, err = parseUsers(string(text)); err != nil {
+			return fmt.Errorf("%s: %w", o.usersFile, err)
+		}
+	}
+	if o.listen != "" && !isLocal(o.server.Host) && len(o.server.Users) == 0 && o.server.ClientCAFile == "" && !o.open {
+		return fmt.Errorf("--nats-listen %s lets everybody who reaches it write to the log: give --nats-users-file or --nats-tls-client-ca, "+
+			"or --nats-no-auth if the network keeps strangers out", o.listen)
+	}
+	if err := o.server.Validate(); err != nil {
+		return fmt.Errorf("embedded log: %w", err)
+	}
+	return nil
+}
+
+func isLocal(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// everySite is the site of users who are not held to one.
+const everySite = "*"
+
+// parseUsers reads who may connect: "SITE NKEY" per line, "#" begins a comment.
+func parseUsers(text string) ([]natslog.User, error) {
+	var users []natslog.User
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line, _, _ = strings.Cut(line, "#")
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 0:
+			continue
+		case len(words) != 2:
+			return nil, fmt.Errorf("line %d: write a site and its public nkey, such as \"prod-nyc UAB…\"", n)
+		case words[0] == everySite:
+			users = append(users, natslog.User{NKey: words[1]})
+		case destinationName.MatchString(words[0]):
+			users = append(users, natslog.User{Site: words[0], NKey: words[1]})
+		default:
+			return nil, fmt.Errorf("line %d: %q is no name of a site: write up to 63 lower-case letters, digits and -, or * for operators", n, words[0])
+		}
+	}
+	if len(users) == 0 {
+		return nil, errors.New("the file names nobody: write a line \"SITE NKEY\" per collector")
+	}
+	return users, nil
+}
+
+func newCommand() *cobra.Command {
+	o := defaultOptions()
+	cmd := &cobra.Command{
+		Use:     "applier [--store-dir DIR | --nats-url URL]",
+		Short:   "Keep this cluster in step with others, as its Replications ask",
+		Version: app.Version(),
+		Args:    app.NoArgs,
+		Long: `Applier keeps a Kubernetes cluster in step with the logs of other clusters, as the
+Replications in it ask. Unless --nats-url names one, it holds the log itself, in
+an embedded NATS server, to which the collectors of the other clusters connect.
+
+The cluster must know the custom resource Replication (charts/dr-syncer/crds). The
+applier needs to list, watch, create, patch and delete what is replicated;
+docs/rbac.md holds the role.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(cmd.Flags().Changed); err != nil {
+				return err
+			}
+			return run(cmd.Context(), o)
+		},
+	}
+	o.registerFlags(cmd.Flags())
+	return cmd
+}
+
+// run runs the applier until it is stopped.
+func run(ctx context.Context, o options) error {
+	log, err := o.app.Logger(os.Stderr)
+	if err != nil {
+		return err
+	}
+	client, err := kube.Connect(o.kube)
+	if err != nil {
+		return app.Usage(err)
+	}
+	defer client.Close()
+	p := &program{options: o, log: log, client: client, health: &app.Health{}}
+	return p.run(ctx)
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/apply"
+	"github.com/dr-syncer/dr-syncer/control"
+	"github.com/dr-syncer/dr-syncer/internal/app"
+	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// program is an applier put together.
+type program struct {
+	options options
+	log     *slog.Logger
+	client  *kube.Client
+	health  *app.Health
+
+	server  *natslog.Server
+	conn    *natslog.Conn
+	letters *natslog.DeadLetters
+}
+
+const (
+	// pingTimeout bounds one look at the API server.
+	pingTimeout = 15 * time.Second
+	// storeStopTimeout is what the embedded log may take to close its store.
+	storeStopTimeout = 30 * time.Second
+	// runsStopTimeout is what the runs may take to end their attempts.
+	runsStopTimeout = 40 * time.Second
+
+	firstDelay = time.Second
+	lastDelay  = 30 * time.Second
+)
+
+// run runs the parts in order: the log, then what applies from it. An embedded log
+// serves the sources whatever becomes of this cluster's API server; so the rest is
+// started over beside it, and readiness speaks of the log.
+func (p *program) run(ctx context.Context) error {
+	connection := app.Unit{Name: "connection to the log", Run: p.connect}
+	var units []app.Unit
+	if p.options.embedded() {
+		applying := app.Restarting("applier", p.log, p.applying)
+		applying.Standby, applying.StopTimeout = true, runsStopTimeout+10*time.Second
+		units = []app.Unit{{Name: "embedded log", Run: p.serve, StopTimeout: storeStopTimeout}, connection, applying}
+	} else {
+		p.health.Ready("api server", p.client.Ping)
+		units = append([]app.Unit{connection}, p.applying()...)
+	}
+	return app.Run(ctx, app.Settings{Name: "applier", Options: p.options.app, Log: p.log, Health: p.health}, units...)
+}
+
+// applying makes what stands on the log: the destination, the lead, the runs.
+func (p *program) applying() []app.Unit {
+	units := []app.Unit{{Name: "API server", Run: p.reach, Standby: p.options.embedded()}}
+	if p.options.leaderElect {
+		units = append(units, app.Leading(func(ctx context.Context, elected func()) error {
+			return p.client.Lead(ctx, p.options.namespace, "dr-syncer-applier", elected)
+		}))
+	}
+	inventory := apply.NewInventory(p.client, p.log)
+	return append(units,
+		app.Simple("inventory", inventory.Run),
+		app.Unit{Name: "replications", StopTimeout: runsStopTimeout, Run: func(ctx context.Context, ready func()) error {
+			return control.Run(ctx, control.Settings{
+				Client: p.client, Log: p.log, Engine: &control.Replays{
+					Client: p.client, Inventory: inventory, DeadLetters: p.letters, Destination: p.options.destination,
+					History:   func(site string) pipeline.History { return p.conn.History(site) },
+					Protected: []string{p.options.namespace}, Log: p.log,
+				},
+			}, ready)
+		}},
+	)
+}
+
+// serve runs the embedded log.
+func (p *program) serve(ctx context.Context, ready func()) error {
+	cfg := p.options.server
+	cfg.Log = p.log
+	if err := free(ctx, p.options.listen); err != nil {
+		return fmt.Errorf("start the embedded log: %w (choose another address with --nats-listen)", err)
+	}
+	server, err := natslog.StartServer(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("%w (check --store-dir %s)", err, cfg.StoreDir)
+	}
+	p.server = server
+	p.health.Ready("embedded log", func(context.Context) error { return server.Healthz() })
+	ready()
+	<-ctx.Done()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeStopTimeout)
+	defer cancel()
+	return server.Shutdown(closing)
+}
+
+// free reports whether somebody listens at the address already: the embedded
+// server would only wait for it to become free.
+func free(ctx context.Context, address string) error {
+	if address == "" {
+		return nil
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// connect connects to the log and holds the connection until ctx ends. It waits for a log that cannot
+// be reached yet; what waiting does not mend ends the program.
+func (p *program) connect(ctx context.Context, ready func()) (err error) {
+	cfg := p.options.nats
+	cfg.Log, cfg.InProcess = p.log, p.server
+	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
+		p.conn, err = natslog.Connect(ctx, cfg)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, natslog.ErrUnreachable) {
+			return fmt.Errorf("%w: check --nats-url and the credentials and certificates given with --nats-…", err)
+		}
+		p.log.WarnContext(ctx, "waiting for the log: check --nats-url and the network if it should be there",
+			telemetry.KeyError, err, telemetry.KeyDuration, delay)
+		if !sleep(ctx, delay) {
+			return nil
+		}
+	}
+	defer func() { err = errors.Join(err, p.conn.Close()) }()
+	p.health.Ready("log", func(context.Context) error { return p.conn.Healthy() })
+	if p.letters, err = p.conn.DeadLetters(ctx, p.options.destination, p.options.deadLetters); err != nil {
+		return fmt.Errorf("open the dead letters of destination %q: %w", p.options.destination, err)
+	}
+	ready()
+	<-ctx.Done()
+	return nil
+}
+
+// reach sees to it that the API server answers, lets us in and knows Replications.
+// Beside an embedded log it waits for one that does not answer.
+func (p *program) reach(ctx context.Context, ready func()) error {
+	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
+		err := p.ping(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !p.options.embedded() || pipeline.ClassOf(err) != pipeline.Transient {
+			return err
+		}
+		p.log.WarnContext(ctx, "waiting for the API server; the log goes on", telemetry.KeyError, err, telemetry.KeyDuration, delay)
+		if !sleep(ctx, delay) {
+			return nil
+		}
+	}
+	if err := p.checkInstalled(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	ready()
+	<-ctx.Done()
+	return nil
+}
+
+func (p *program) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	return p.client.Ping(ctx)
+}
+
+// checkInstalled finds out whether Replications can be listed here.
+func (p *program) checkInstalled(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	gr := pipeline.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "replications"}
+	kind, err := p.client.Kind(ctx, gr)
+	if pipeline.ClassOf(err) == pipeline.Dependency {
+		return app.Usage(errors.New("this cluster does not know the custom resource Replication: " +
+			"install it with: kubectl apply --server-side -f charts/dr-syncer/crds"))
+	}
+	if err != nil {
+		return fmt.Errorf("look for the custom resource Replication: %w", err)
+	}
+	look := &look{end: cancel}
+	p.client.Watch(ctx, kind, kube.WatchOptions{MetadataOnly: true, OnError: look.failed}, look)
+	switch {
+	case look.listed:
+		return nil
+	case pipeline.ClassOf(look.err) == pipeline.Forbidden:
+		return app.Usage(fmt.Errorf("list replications: %w: grant the permissions in docs/rbac.md", look.err))
+	case look.err != nil:
+		return fmt.Errorf("list replications: %w", look.err)
+	}
+	return fmt.Errorf("list replications: no answer within %s", pingTimeout)
+}
+
+// look is a Handler that ends its watch with the first list or error.
+type look struct {
+	end    context.CancelFunc
+	listed bool
+	err    error
+}
+
+func (l *look) Observe(kube.Object)           {}
+func (l *look) Delete(kube.Object)            {}
+func (l *look) Progress(string)               {}
+func (l *look) Replace([]kube.Object, string) { l.listed = true; l.end() }
+
+func (l *look) failed(err error) {
+	if err != nil && pipeline.ClassOf(err) != pipeline.Transient {
+		l.err = err
+		l.end()
+	}
+}
+
+// sleep waits for about d and returns true, or false if ctx ends.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d/2 + rand.N(d)) //nolint:gosec // G404: jitter, not a secret
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
