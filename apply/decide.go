@@ -75,22 +75,28 @@ func decidePut(r pipeline.Record, want pipeline.Digest, e entry, p policy) actio
 		if p.adopt {
 			return action{verb: doApply}
 		}
-		return action{verb: doRefuse, class: pipeline.Foreign,
-			reason: "an object of this name exists that is not a copy: remove it, or set conflictPolicy: Adopt"}
+		return action{
+			verb: doRefuse, class: pipeline.Foreign,
+			reason: "an object of this name exists that is not a copy: remove it, or set conflictPolicy: Adopt",
+		}
 	case marked:
 	}
 	from := originOf(r).Namespace
 	switch {
-	case e.mark != p.mark && !(p.adopt && p.orphaned(e.mark)):
-		return action{verb: doRefuse, class: pipeline.Foreign,
-			reason: fmt.Sprintf("the object is a copy of Replication %q: let only one of the two select it", e.mark)}
+	case e.mark != p.mark && (!p.adopt || !p.orphaned(e.mark)):
+		return action{
+			verb: doRefuse, class: pipeline.Foreign,
+			reason: fmt.Sprintf("the object is a copy of Replication %q: let only one of the two select it", e.mark),
+		}
 	case e.deleting:
 		return action{verb: doWait, uid: e.uid, reason: "the former copy is still being deleted"}
 	case e.mark != p.mark, e.origin.Site != r.Ref.Site:
 		return action{verb: doApply, uid: e.uid}
 	case e.origin.Namespace != from && !p.displaced(e.origin.Namespace):
-		return action{verb: doRefuse, class: pipeline.Foreign,
-			reason: fmt.Sprintf("source namespaces %q and %q both have this object and are mapped to one namespace: map them to two", e.origin.Namespace, from)}
+		return action{
+			verb: doRefuse, class: pipeline.Foreign,
+			reason: fmt.Sprintf("source namespaces %q and %q both have this object and are mapped to one namespace: map them to two", e.origin.Namespace, from),
+		}
 	case r.Position.Compare(e.watermark()) < 0:
 		return skip("the copy is newer")
 	case e.digest == want && !e.drifted && e.origin.UID == r.UID && e.origin.Namespace == from:

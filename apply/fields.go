@@ -34,8 +34,9 @@ func owns(fields string, body []byte) bool {
 		return false
 	}
 	f, b := gjson.Parse(fields), gjson.ParseBytes(body)
+	w := walk{left: maxSteps}
 	for _, part := range []string{"labels", "annotations"} {
-		if !ownsValue(f.Get("f:metadata").Get("f:"+part), b.Get("metadata").Get(part)) {
+		if !w.owns(f.Get("f:metadata").Get("f:"+part), b.Get("metadata").Get(part)) {
 			return false
 		}
 	}
@@ -44,16 +45,25 @@ func owns(fields string, body []byte) bool {
 	b.ForEach(func(k, v gjson.Result) bool {
 		if !unowned[k.Str] {
 			child, ok := set["f:"+k.String()]
-			whole = ok && ownsValue(child, v) || empty(v)
+			whole = ok && w.owns(child, v) || empty(v)
 		}
 		return whole
 	})
 	return whole
 }
 
-// ownsValue reports whether the set covers a value. A set without members covers
+// walk compares a set of fields with a value. left bounds the bytes it may look at: what is odd
+// enough to need more counts as not owned.
+type walk struct{ left int }
+
+const maxSteps = 64 << 20
+
+// owns reports whether the set covers a value. A set without members covers
 // all below it: a scalar, or a list or map that is owned as a whole.
-func ownsValue(set, v gjson.Result) bool {
+func (w *walk) owns(set, v gjson.Result) bool {
+	if w.left -= len(set.Raw) + len(v.Raw); w.left < 0 {
+		return false
+	}
 	if empty(v) {
 		return true
 	}
@@ -69,12 +79,12 @@ func ownsValue(set, v gjson.Result) bool {
 	case v.IsObject():
 		v.ForEach(func(k, item gjson.Result) bool {
 			child, ok := under["f:"+k.String()]
-			whole = ok && ownsValue(child, item) || empty(item)
+			whole = ok && w.owns(child, item) || empty(item)
 			return whole
 		})
 	case v.IsArray():
 		v.ForEach(func(_, item gjson.Result) bool {
-			whole = ownsItem(under, item)
+			whole = w.ownsItem(under, item)
 			return whole
 		})
 	}
@@ -82,7 +92,7 @@ func ownsValue(set, v gjson.Result) bool {
 }
 
 // ownsItem finds an item of a list by value or by its keys.
-func ownsItem(under map[string]gjson.Result, item gjson.Result) bool {
+func (w *walk) ownsItem(under map[string]gjson.Result, item gjson.Result) bool {
 	if !item.IsObject() {
 		for name := range under {
 			if raw, ok := strings.CutPrefix(name, "v:"); ok && same(gjson.Parse(raw), item) {
@@ -93,7 +103,10 @@ func ownsItem(under map[string]gjson.Result, item gjson.Result) bool {
 	}
 	for name, child := range under {
 		raw, ok := strings.CutPrefix(name, "k:")
-		if ok && hasKeys(item, gjson.Parse(raw)) && ownsValue(child, item) {
+		if w.left -= len(raw) + len(item.Raw); w.left < 0 {
+			return false
+		}
+		if ok && hasKeys(item, gjson.Parse(raw)) && w.owns(child, item) {
 			return true
 		}
 	}

@@ -12,8 +12,10 @@ func TestWaveOrder(t *testing.T) {
 		{{Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"}},
 		{{Resource: "namespaces"}},
 		{
-			{Group: "scheduling.k8s.io", Resource: "priorityclasses"}, {Group: "storage.k8s.io", Resource: "storageclasses"},
-			{Group: "networking.k8s.io", Resource: "ingressclasses"}, {Group: "node.k8s.io", Resource: "runtimeclasses"},
+			{Group: "scheduling.k8s.io", Resource: "priorityclasses"},
+			{Group: "storage.k8s.io", Resource: "storageclasses"},
+			{Group: "networking.k8s.io", Resource: "ingressclasses"},
+			{Group: "node.k8s.io", Resource: "runtimeclasses"},
 		},
 		{{Resource: "resourcequotas"}, {Resource: "limitranges"}, {Group: "networking.k8s.io", Resource: "networkpolicies"}},
 		{{Resource: "serviceaccounts"}, {Group: "rbac.authorization.k8s.io", Resource: "clusterroles"}, {Group: "rbac.authorization.k8s.io", Resource: "rolebindings"}},

@@ -39,8 +39,10 @@ func TestValidate(t *testing.T) {
 		"mapped in a swap":    {v1alpha1.ReplicationSpec{Namespaces: names("a", "b"), NamespaceMapping: &v1alpha1.NamespaceMapping{Names: map[string]string{"a": "b", "b": "a"}}}, ""},
 		"mapped, unselected":  {v1alpha1.ReplicationSpec{Namespaces: names("a"), NamespaceMapping: &v1alpha1.NamespaceMapping{Names: map[string]string{"x": "y"}}}, "never selected"},
 		"mapped glob":         {v1alpha1.ReplicationSpec{NamespaceMapping: &v1alpha1.NamespaceMapping{Names: map[string]string{"a*": "c"}}}, "globs are not allowed"},
-		"mapped to a non-name": {v1alpha1.ReplicationSpec{NamespaceMapping: &v1alpha1.NamespaceMapping{Names: map[string]string{"a": "A_b"}}},
-			"not a namespace's name"},
+		"mapped to a non-name": {
+			v1alpha1.ReplicationSpec{NamespaceMapping: &v1alpha1.NamespaceMapping{Names: map[string]string{"a": "A_b"}}},
+			"not a namespace's name",
+		},
 		"prefix":            {v1alpha1.ReplicationSpec{NamespaceMapping: &v1alpha1.NamespaceMapping{Prefix: "-x"}}, "prefix"},
 		"suffix":            {v1alpha1.ReplicationSpec{NamespaceMapping: &v1alpha1.NamespaceMapping{Suffix: "x-"}}, "suffix"},
 		"labels":            {v1alpha1.ReplicationSpec{LabelSelector: badLabels}, "spec.labelSelector"},
