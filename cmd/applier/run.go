@@ -39,6 +39,11 @@ const (
 	// runsStopTimeout is what the runs may take to end their attempts.
 	runsStopTimeout = 40 * time.Second
 
+	// knownWithin is how long Replications may be unknown to the API server,
+	// knownAfterStart to one that did not answer before.
+	knownWithin     = 3 * time.Second
+	knownAfterStart = time.Minute
+
 	firstDelay = time.Second
 	lastDelay  = 30 * time.Second
 )
@@ -149,6 +154,7 @@ func (p *program) connect(ctx context.Context, ready func()) (err error) {
 // reach sees to it that the API server answers, lets us in and knows Replications.
 // Beside an embedded log it waits for one that does not answer.
 func (p *program) reach(ctx context.Context, ready func()) error {
+	grace := knownWithin
 	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
 		err := p.ping(ctx)
 		if err == nil {
@@ -161,11 +167,12 @@ func (p *program) reach(ctx context.Context, ready func()) error {
 			return err
 		}
 		p.log.WarnContext(ctx, "waiting for the API server; the log goes on", telemetry.KeyError, err, telemetry.KeyDuration, delay)
+		grace = knownAfterStart
 		if !sleep(ctx, delay) {
 			return nil
 		}
 	}
-	if err := p.checkInstalled(ctx); err != nil {
+	if err := p.checkInstalled(ctx, grace); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -182,12 +189,18 @@ func (p *program) ping(ctx context.Context) error {
 	return p.client.Ping(ctx)
 }
 
-// checkInstalled finds out whether Replications can be listed here.
-func (p *program) checkInstalled(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+// checkInstalled finds out whether Replications can be listed here. It looks again
+// for a while if they are unknown: a server that has just started does not tell
+// at once what it knows.
+func (p *program) checkInstalled(ctx context.Context, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout+grace)
 	defer cancel()
 	gr := pipeline.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "replications"}
 	kind, err := p.client.Kind(ctx, gr)
+	for begin := time.Now(); pipeline.ClassOf(err) == pipeline.Dependency && time.Since(begin) < grace && sleep(ctx, firstDelay); {
+		p.client.ForgetKinds()
+		kind, err = p.client.Kind(ctx, gr)
+	}
 	if pipeline.ClassOf(err) == pipeline.Dependency {
 		return app.Usage(errors.New("this cluster does not know the custom resource Replication: " +
 			"install it with: kubectl apply --server-side -f charts/dr-syncer/crds"))
