@@ -99,3 +99,35 @@ func BenchmarkOneFieldNaive(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkCompileStandby(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := transform.Compile(nil, transform.Options{Rules: transform.Standby{}.Rules()}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func benchmarkStandby(b *testing.B, o transform.Object) {
+	set, err := transform.Compile(nil, transform.Options{Rules: transform.Standby{}.Rules()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := set.Run(b.Context(), transform.Env{}, o); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkStandbyDeployment puts a Deployment to sleep.
+func BenchmarkStandbyDeployment(b *testing.B) { benchmarkStandby(b, deployment(b)) }
+
+// BenchmarkStandbyConfigMap passes an object that has nothing to sleep.
+func BenchmarkStandbyConfigMap(b *testing.B) {
+	o := deployment(b)
+	o.Kind = pipeline.GroupResource{Resource: "configmaps"}
+	benchmarkStandby(b, o)
+}

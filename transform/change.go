@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 )
 
 // Change is one difference between two objects.
@@ -115,11 +114,13 @@ func (d *differ) text(v any) json.RawMessage {
 
 // member is a key as jq writes it in a path.
 func member(key string) string {
-	plain := key != "" && !isDigit(key[0]) && strings.IndexFunc(key, func(r rune) bool {
-		return r > 127 || !isLetter(byte(r)) && !isDigit(byte(r))
-	}) < 0
-	if plain {
-		return "." + key
+	for i := range len(key) {
+		if !isLetter(key[i]) && (i == 0 || !isDigit(key[i])) {
+			return "[" + string(appendString(nil, key)) + "]"
+		}
 	}
-	return "[" + string(appendString(nil, key)) + "]"
+	if key == "" {
+		return `[""]`
+	}
+	return "." + key
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/itchyny/gojq"
 )
@@ -23,6 +24,15 @@ const maxProgram = 64 << 10
 // Library is the text of the module "dr".
 func Library() string { return library }
 
+// builtIn reads the library, once.
+var builtIn = sync.OnceValues(func() (*module, Problems) {
+	m := &module{text: text{value: library}}
+	c := compiler{modules: modules{byName: map[string]*module{}}}
+	m.query = c.parse(m.origin, "", m.text)
+	m.broken = m.query == nil || !c.check(m.origin, "", m.text, &gojq.Query{FuncDefs: m.query.FuncDefs, Term: identity().Term})
+	return m, c.problems
+})
+
 // compiler turns texts into programs and collects what is wrong with them.
 type compiler struct {
 	modules  modules
@@ -30,7 +40,9 @@ type compiler struct {
 }
 
 func (c *compiler) addModules(docs []Document) {
-	c.modules.byName = map[string]*module{libraryName: {text: text{value: library}}}
+	lib, wrong := builtIn()
+	c.problems = append(c.problems, wrong...)
+	c.modules.byName = map[string]*module{libraryName: lib}
 	for _, doc := range docs {
 		name, ok := strings.CutSuffix(doc.Key, moduleSuffix)
 		if !ok {
@@ -47,7 +59,7 @@ func (c *compiler) addModules(docs []Document) {
 		}
 		c.modules.byName[name] = m
 	}
-	names := sortedKeys(c.modules.byName)
+	names := slices.DeleteFunc(sortedKeys(c.modules.byName), func(name string) bool { return name == libraryName })
 	for _, name := range names {
 		m := c.modules.byName[name]
 		if m.query = c.parse(m.origin, "", m.text); m.query == nil {
@@ -85,7 +97,7 @@ func (c *compiler) checkCycle(name string) {
 				c.report(m.origin, "", m.text, max(strings.Index(m.text.value, "import"), 0), "the module imports itself: "+strings.Join(append(way, name), " imports "))
 				return true
 			}
-			if !slices.Contains(way, next) && visit(next, append(way[:len(way):len(way)], next)) {
+			if !slices.Contains(way, next) && visit(next, append(slices.Clip(way), next)) {
 				return true
 			}
 		}
@@ -192,7 +204,7 @@ func (c *compiler) check(origin Origin, rule string, t text, q *gojq.Query) bool
 	before := len(c.problems)
 	const most = 20
 	for len(c.problems)-before < most {
-		_, err := gojq.Compile(q, append(options[:len(options):len(options)], gojq.WithVariables(names))...)
+		_, err := gojq.Compile(q, append(slices.Clip(options), gojq.WithVariables(names))...)
 		if err == nil {
 			break
 		}

@@ -192,6 +192,8 @@ func operator(q *gojq.Query) {
 		q.Left, q.Right, q.Op = call(guardWalk), group(&gojq.Query{Left: q.Left, Op: gojq.OpModify, Right: q.Right}), gojq.OpPipe
 	case gojq.OpUpdateAdd, gojq.OpUpdateSub, gojq.OpUpdateMul, gojq.OpUpdateDiv, gojq.OpUpdateMod, gojq.OpUpdateAlt:
 		update(q)
+	default:
+		// The others are run step by step.
 	}
 }
 

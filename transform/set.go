@@ -176,7 +176,7 @@ const maxKinds = 4096
 
 func (s *Set) index(kind pipeline.GroupResource) *kindIndex {
 	if x, ok := s.kinds.Load(kind); ok {
-		return x.(*kindIndex) //nolint:errcheck,revive // only index stores there
+		return x.(*kindIndex) //nolint:errcheck // only index stores there
 	}
 	x := newKindIndex(s.rules, kind)
 	n := 0
@@ -216,8 +216,9 @@ type run struct {
 	index  *kindIndex
 	kind   pipeline.GroupResource
 	budget budget
-	// renew begins the time anew.
-	renew func()
+	// parent is the caller's context, limit the time that each attempt has.
+	parent context.Context
+	limit  time.Duration
 	// again says that the first attempt ran out of time, or is not wanted.
 	again bool
 	// trace, when not nil, is told of every step.
@@ -283,12 +284,8 @@ func (r *run) attempt(ctx context.Context, limit time.Duration, o Object) error 
 		return (&Error{Reason: TooLarge, Message: fmt.Sprintf("the object is longer than %d bytes", r.set.limits.Bytes)}).classify()
 	}
 	timed, cancel := context.WithTimeout(ctx, limit)
-	defer func() { cancel() }()
-	r.renew = func() {
-		cancel()
-		timed, cancel = context.WithTimeout(ctx, limit)
-		r.budget.ctx = timed
-	}
+	defer cancel()
+	r.parent, r.limit = ctx, limit
 	memory := min(r.set.limits.Memory, 4<<20+64*int64(len(o.Body)))
 	r.budget = budget{ctx: timed, patterns: r.set.patterns, bytes: memory, nodes: int(memory / 64)}
 	it := item{facts: facts{kind: o.Kind, body: o.Body}}
@@ -326,10 +323,12 @@ func (r *run) from(place int, it *item) error {
 		case Pass:
 			r.failures = append(r.failures, failure)
 			// The rules behind it get their allowance.
-			if r.budget.ctx.Err() != nil {
-				r.renew()
-			}
 			r.budget.spent, r.budget.bytes = nil, memory
+			if r.budget.ctx.Err() != nil {
+				ctx, cancel := context.WithTimeout(r.parent, r.limit)
+				defer cancel()
+				r.budget.ctx = ctx
+			}
 			return r.onward(place+1, it)
 		case Park:
 			return failure

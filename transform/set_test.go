@@ -17,9 +17,6 @@ import (
 	"github.com/dr-syncer/dr-syncer/transform"
 )
 
-// noContext is for runs inside of property tests, which have no context.
-var noContext = context.Background()
-
 func TestUntouchedObjectsAreNotCopied(t *testing.T) {
 	o := deployment(t)
 	for name, rules := range map[string]string{

@@ -1,6 +1,7 @@
 package transform_test
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -72,10 +73,11 @@ func compileRules(t *testing.T, rules []transform.Rule) *transform.Set {
 func one(t interface {
 	Helper()
 	Fatalf(string, ...any)
+	Context() context.Context
 }, set *transform.Set, o transform.Object,
 ) transform.Object {
 	t.Helper()
-	r, err := set.Run(noContext, transform.Env{}, o)
+	r, err := set.Run(t.Context(), transform.Env{}, o)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -130,8 +132,10 @@ func TestSleepThenWakeOfAnything(t *testing.T) {
 	sleep, wake := compileRules(t, transform.Standby{}.Rules()), compileRules(t, transform.WakeRules())
 	all := fixtures(t)
 	files := make([]string, 0, len(all))
-	for _, f := range []string{"deployment.json", "statefulset.yaml", "daemonset.yaml", "cronjob.yaml", "job.yaml", "pod.yaml", "hpa.yaml",
-		"scaledobject.yaml", "service-lb.yaml", "ingress.yaml", "gateway.yaml", "certificate.yaml", "webhook.yaml", "virtualmachine.yaml"} {
+	for _, f := range []string{
+		"deployment.json", "statefulset.yaml", "daemonset.yaml", "cronjob.yaml", "job.yaml", "pod.yaml", "hpa.yaml",
+		"scaledobject.yaml", "service-lb.yaml", "ingress.yaml", "gateway.yaml", "certificate.yaml", "webhook.yaml", "virtualmachine.yaml",
+	} {
 		if _, ok := all[f]; !ok {
 			t.Fatalf("no fixture %s", f)
 		}
@@ -143,7 +147,10 @@ func TestSleepThenWakeOfAnything(t *testing.T) {
 		if err := json.Unmarshal(o.Body, &v); err != nil {
 			t.Fatalf("%v", err)
 		}
-		meta := v["metadata"].(map[string]any)
+		meta, ok := v["metadata"].(map[string]any)
+		if !ok {
+			t.Fatalf("no metadata")
+		}
 		vary(t, meta, "annotations", map[string]any{}, map[string]any{"a": "1"}, map[string]any{"cert-manager.io/issuer": "x", "external-dns.alpha.kubernetes.io/ttl": "5"})
 		vary(t, meta, "labels", map[string]any{}, map[string]any{"dr-syncer.io/scale-override": rapid.SampledFrom([]string{"true", "2", "", "x"}).Draw(t, "override")})
 		if spec, ok := v["spec"].(map[string]any); ok {
