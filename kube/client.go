@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/go-logr/logr"
 	"github.com/tidwall/gjson"
@@ -101,7 +102,7 @@ func load(s Settings) (*rest.Config, error) {
 		return nil, errors.New("no cluster configured: give --kubeconfig, set $KUBECONFIG, or run in a Pod with a service account")
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("load kubeconfig: file %q does not exist: check --kubeconfig and $KUBECONFIG", where)
-	case clientcmd.IsContextNotFound(err):
+	case clientcmd.IsContextNotFound(err), s.Context != "" && strings.Contains(err.Error(), "context"):
 		return nil, fmt.Errorf("load kubeconfig %q: %w: `kubectl config get-contexts` lists the contexts", where, err)
 	default:
 		return nil, fmt.Errorf("load kubeconfig %q: %w: `kubectl --kubeconfig %s get namespaces` must work", where, err, where)

@@ -1,10 +1,10 @@
 package kube
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/tidwall/gjson"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,22 +23,22 @@ var errNotObject = errors.New("not an API object")
 // identify reads an object's identity out of valid JSON of kind k. The strings
 // are copies, so they do not keep the JSON alive. Reading ends as soon as all is
 // known, which for what API servers write is long before the body.
-func identify(body string, k Kind) (Object, error) {
+func identify(body []byte, k Kind) (Object, error) {
 	o := Object{APIVersion: k.APIVersion(), Kind: k.Kind}
-	metadata := gjson.Get(body, "metadata")
+	metadata := gjson.GetBytes(body, "metadata")
 	if !metadata.IsObject() {
 		return o, fmt.Errorf("%w: no metadata", errNotObject)
 	}
 	metadata.ForEach(func(key, value gjson.Result) bool {
 		switch key.Str {
 		case "uid":
-			o.UID = strings.Clone(value.Str)
+			o.UID = clone(value)
 		case "resourceVersion":
-			o.Version = strings.Clone(value.Str)
+			o.Version = clone(value)
 		case "namespace":
-			o.Namespace = strings.Clone(value.Str)
+			o.Namespace = clone(value)
 		case "name":
-			o.Name = strings.Clone(value.Str)
+			o.Name = clone(value)
 		}
 		return o.UID == "" || o.Version == "" || o.Name == "" || k.Namespaced && o.Namespace == ""
 	})
@@ -48,23 +48,33 @@ func identify(body string, k Kind) (Object, error) {
 	return o, nil
 }
 
-// decodeEvent reads one frame of a watch. An ERROR event, or a frame that cannot be
-// read, is returned as an event for the Reflector together with the error: after
-// it the stream is of no more use, since a change may be missing.
-func decodeEvent(frame []byte, k Kind) (watch.Event, error) {
+// split takes a watch's frame apart. API servers write the type and then the object and
+// nothing else; other forms are understood as well, more slowly. ok is false for what is not JSON.
+func split(frame []byte) (kind string, object []byte, ok bool) {
+	if rest, found := bytes.CutPrefix(frame, []byte(`{"type":"`)); found {
+		name, rest, _ := bytes.Cut(rest, []byte(`"`))
+		if rest, found = bytes.CutPrefix(rest, []byte(`,"object":`)); found {
+			object = bytes.TrimSuffix(rest, []byte(`}`))
+			if gjson.ValidBytes(object) {
+				return string(name), object, true
+			}
+		}
+	}
 	if !gjson.ValidBytes(frame) {
+		return "", nil, false
+	}
+	parts := gjson.GetManyBytes(frame, "type", "object")
+	return parts[0].Str, []byte(parts[1].Raw), true
+}
+
+// decodeEvent reads one frame of a watch; it keeps nothing of frame. An ERROR event, or a
+// frame that cannot be read, is returned as an event for the Reflector together
+// with the error: after it the stream is of no more use, since a change may be missing.
+func decodeEvent(frame []byte, k Kind) (watch.Event, error) {
+	kind, object, ok := split(frame)
+	if !ok {
 		return unreadable(fmt.Errorf("%w: invalid JSON", errNotObject))
 	}
-	var kind, object string
-	gjson.Parse(string(frame)).ForEach(func(key, value gjson.Result) bool {
-		switch key.Str {
-		case "type":
-			kind = value.Str
-		case "object":
-			object = value.Raw
-		}
-		return true
-	})
 	event := watch.Event{Type: watch.EventType(kind)}
 	switch event.Type {
 	case watch.Added, watch.Modified, watch.Deleted:
@@ -72,11 +82,11 @@ func decodeEvent(frame []byte, k Kind) (watch.Event, error) {
 		if err != nil {
 			return unreadable(err)
 		}
-		o.Raw = []byte(object)
+		o.Raw = bytes.Clone(object)
 		event.Object = &thin{Object: o, sharedMeta: blank}
 		return event, nil
 	case watch.Bookmark:
-		metadata := gjson.Get(object, "metadata")
+		metadata := gjson.GetBytes(object, "metadata")
 		version := clone(metadata.Get("resourceVersion"))
 		if version == "" {
 			return unreadable(fmt.Errorf("%w: a bookmark without resourceVersion", errNotObject))
@@ -86,7 +96,7 @@ func decodeEvent(frame []byte, k Kind) (watch.Event, error) {
 		return event, nil
 	case watch.Error:
 		status := &metav1.Status{}
-		if err := json.Unmarshal([]byte(object), status); err != nil {
+		if err := json.Unmarshal(object, status); err != nil {
 			return unreadable(fmt.Errorf("decode the server's error: %w", err))
 		}
 		event.Object = status

@@ -65,62 +65,106 @@ func TestErrorsHaveTheirClass(t *testing.T) {
 		before, body    string // before, if set, is applied first and accepted
 		want            pipeline.Class
 	}{
-		{name: "service cluster IP", resource: "services",
+		{
+			name: "service cluster IP", resource: "services",
 			before: object("v1", "Service", `"spec":{"clusterIP":"10.96.77.4","ports":[{"port":80}]}`),
-			body:   object("v1", "Service", `"spec":{"clusterIP":"10.96.77.5","ports":[{"port":80}]}`), want: pipeline.Immutable},
-		{name: "job template", group: "batch", resource: "jobs",
+			body:   object("v1", "Service", `"spec":{"clusterIP":"10.96.77.5","ports":[{"port":80}]}`), want: pipeline.Immutable,
+		},
+		{
+			name: "job template", group: "batch", resource: "jobs",
 			before: object("batch/v1", "Job", `"spec":{"template":`+template("a", "one", "Never")+`}`),
-			body:   object("batch/v1", "Job", `"spec":{"template":`+template("a", secret, "Never")+`}`), want: pipeline.Immutable},
-		{name: "stateful set claim templates", group: "apps", resource: "statefulsets",
-			before: statefulSet("1Gi"), body: statefulSet("2Gi"), want: pipeline.Immutable},
-		{name: "deployment selector", group: "apps", resource: "deployments",
+			body:   object("batch/v1", "Job", `"spec":{"template":`+template("a", secret, "Never")+`}`), want: pipeline.Immutable,
+		},
+		{
+			name: "stateful set claim templates", group: "apps", resource: "statefulsets",
+			before: statefulSet("1Gi"), body: statefulSet("2Gi"), want: pipeline.Immutable,
+		},
+		{
+			name: "deployment selector", group: "apps", resource: "deployments",
 			before: object("apps/v1", "Deployment", `"spec":{"selector":{"matchLabels":{"a":"one"}},"template":`+template("one", "i", "Always")+`}`),
-			body:   object("apps/v1", "Deployment", `"spec":{"selector":{"matchLabels":{"a":"`+secret+`"}},"template":`+template(secret, "i", "Always")+`}`), want: pipeline.Immutable},
-		{name: "role reference", group: "rbac.authorization.k8s.io", resource: "rolebindings",
-			before: roleBinding("one"), body: roleBinding(secret), want: pipeline.Immutable},
-		{name: "secret type", resource: "secrets",
+			body:   object("apps/v1", "Deployment", `"spec":{"selector":{"matchLabels":{"a":"`+secret+`"}},"template":`+template(secret, "i", "Always")+`}`), want: pipeline.Immutable,
+		},
+		{
+			name: "role reference", group: "rbac.authorization.k8s.io", resource: "rolebindings",
+			before: roleBinding("one"), body: roleBinding(secret), want: pipeline.Immutable,
+		},
+		{
+			name: "secret type", resource: "secrets",
 			before: object("v1", "Secret", `"type":"example.com/one"`),
-			body:   object("v1", "Secret", `"type":"example.com/`+secret+`"`), want: pipeline.Immutable},
-		{name: "immutable secret", resource: "secrets",
+			body:   object("v1", "Secret", `"type":"example.com/`+secret+`"`), want: pipeline.Immutable,
+		},
+		{
+			name: "immutable secret", resource: "secrets",
 			before: object("v1", "Secret", `"immutable":true,"stringData":{"a":"one"}`),
-			body:   object("v1", "Secret", `"immutable":true,"stringData":{"a":"`+secret+`"}`), want: pipeline.Immutable},
-		{name: "immutable config map", resource: "configmaps",
+			body:   object("v1", "Secret", `"immutable":true,"stringData":{"a":"`+secret+`"}`), want: pipeline.Immutable,
+		},
+		{
+			name: "immutable config map", resource: "configmaps",
 			before: object("v1", "ConfigMap", `"immutable":true,"data":{"a":"one"}`),
-			body:   object("v1", "ConfigMap", `"immutable":true,"data":{"a":"`+secret+`"}`), want: pipeline.Immutable},
-		{name: "immutable config map that is invalid too", resource: "configmaps",
+			body:   object("v1", "ConfigMap", `"immutable":true,"data":{"a":"`+secret+`"}`), want: pipeline.Immutable,
+		},
+		{
+			name: "immutable config map that is invalid too", resource: "configmaps",
 			before: object("v1", "ConfigMap", `"immutable":true,"data":{"a":"one"}`),
-			body:   object("v1", "ConfigMap", `"immutable":true,"data":{"a":"`+long+`"}`), want: pipeline.Invalid},
-		{name: "claim spec", resource: "persistentvolumeclaims",
-			before: claim("one"), body: claim(secret), want: pipeline.Immutable},
-		{name: "storage class provisioner", group: "storage.k8s.io", resource: "storageclasses", cluster: true,
+			body:   object("v1", "ConfigMap", `"immutable":true,"data":{"a":"`+long+`"}`), want: pipeline.Invalid,
+		},
+		{
+			name: "claim spec", resource: "persistentvolumeclaims",
+			before: claim("one"), body: claim(secret), want: pipeline.Immutable,
+		},
+		{
+			name: "storage class provisioner", group: "storage.k8s.io", resource: "storageclasses", cluster: true,
 			before: object("storage.k8s.io/v1", "StorageClass", `"provisioner":"one"`),
-			body:   object("storage.k8s.io/v1", "StorageClass", `"provisioner":"`+secret+`"`), want: pipeline.Immutable},
-		{name: "priority class value", group: "scheduling.k8s.io", resource: "priorityclasses", cluster: true,
+			body:   object("storage.k8s.io/v1", "StorageClass", `"provisioner":"`+secret+`"`), want: pipeline.Immutable,
+		},
+		{
+			name: "priority class value", group: "scheduling.k8s.io", resource: "priorityclasses", cluster: true,
 			before: object("scheduling.k8s.io/v1", "PriorityClass", `"value":1`),
-			body:   object("scheduling.k8s.io/v1", "PriorityClass", `"value":2`), want: pipeline.Immutable},
-		{name: "custom field with a message", group: things.Group, resource: "things",
-			before: thing(`"fixed":"one"`), body: thing(`"fixed":"` + secret + `"`), want: pipeline.Immutable},
-		{name: "custom field without a message", group: things.Group, resource: "things",
-			before: thing(`"same":"one"`), body: thing(`"same":"` + secret + `"`), want: pipeline.Immutable},
+			body:   object("scheduling.k8s.io/v1", "PriorityClass", `"value":2`), want: pipeline.Immutable,
+		},
+		{
+			name: "custom field with a message", group: things.Group, resource: "things",
+			before: thing(`"fixed":"one"`), body: thing(`"fixed":"` + secret + `"`), want: pipeline.Immutable,
+		},
+		{
+			name: "custom field without a message", group: things.Group, resource: "things",
+			before: thing(`"same":"one"`), body: thing(`"same":"` + secret + `"`), want: pipeline.Immutable,
+		},
 
-		{name: "value out of range", resource: "services",
-			body: object("v1", "Service", `"spec":{"ports":[{"port":99999}]}`), want: pipeline.Invalid},
-		{name: "custom value out of range", group: things.Group, resource: "things",
-			body: thing(`"count":77777`), want: pipeline.Invalid},
-		{name: "value of the wrong type", resource: "configmaps",
-			body: object("v1", "ConfigMap", `"data":{"a":["`+secret+`"]}`), want: pipeline.Invalid},
-		{name: "unknown field", resource: "configmaps",
-			body: object("v1", "ConfigMap", `"extra":"`+secret+`"`), want: pipeline.Invalid},
+		{
+			name: "value out of range", resource: "services",
+			body: object("v1", "Service", `"spec":{"ports":[{"port":99999}]}`), want: pipeline.Invalid,
+		},
+		{
+			name: "custom value out of range", group: things.Group, resource: "things",
+			body: thing(`"count":77777`), want: pipeline.Invalid,
+		},
+		{
+			name: "value of the wrong type", resource: "configmaps",
+			body: object("v1", "ConfigMap", `"data":{"a":["`+secret+`"]}`), want: pipeline.Invalid,
+		},
+		{
+			name: "unknown field", resource: "configmaps",
+			body: object("v1", "ConfigMap", `"extra":"`+secret+`"`), want: pipeline.Invalid,
+		},
 		{name: "wrong kind", resource: "configmaps", body: object("v1", "Secret", ""), want: pipeline.Invalid},
 		{name: "no JSON", resource: "configmaps", body: `{"apiVersion":"v1","` + secret, want: pipeline.Invalid},
-		{name: "label that is none", resource: "configmaps",
-			body: `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","labels":{"a":"` + secret + ` !"}}}`, want: pipeline.Invalid},
-		{name: "too large for the kind", resource: "configmaps",
-			body: object("v1", "ConfigMap", `"data":{"a":"`+long+`"}`), want: pipeline.Invalid},
-		{name: "too large for the server", resource: "configmaps",
-			body: object("v1", "ConfigMap", `"data":{"a":"`+long+long+long+`"}`), want: pipeline.Invalid},
-		{name: "too large for the store", group: things.Group, resource: "things",
-			body: thing(`"text":"` + long + long + `"`), want: pipeline.Invalid},
+		{
+			name: "label that is none", resource: "configmaps",
+			body: `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","labels":{"a":"` + secret + ` !"}}}`, want: pipeline.Invalid,
+		},
+		{
+			name: "too large for the kind", resource: "configmaps",
+			body: object("v1", "ConfigMap", `"data":{"a":"`+long+`"}`), want: pipeline.Invalid,
+		},
+		{
+			name: "too large for the server", resource: "configmaps",
+			body: object("v1", "ConfigMap", `"data":{"a":"`+long+long+long+`"}`), want: pipeline.Invalid,
+		},
+		{
+			name: "too large for the store", group: things.Group, resource: "things",
+			body: thing(`"text":"` + long + long + `"`), want: pipeline.Invalid,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k := kindOf(t, c, tt.group, tt.resource)
@@ -179,13 +223,14 @@ func awaitKind(t *testing.T, c *kube.Client, group, resource string) kube.Kind {
 		c.ForgetKinds()
 		var err error
 		k, err = c.Kind(t.Context(), pipeline.GroupResource{Group: group, Resource: resource})
-		return err == nil && listable(c, k)
+		return err == nil && listable(t.Context(), c, k)
 	})
 	return k
 }
 
-func listable(c *kube.Client, k kube.Kind) bool {
-	_, err := c.Get(context.Background(), k, "default", "none")
+// listable reports whether the server answers for the kind, which it does a little after it announces it.
+func listable(ctx context.Context, c *kube.Client, k kube.Kind) bool {
+	_, err := c.Get(ctx, k, "default", "none")
 	return kube.IsNotFound(err) && !strings.Contains(err.Error(), "the server could not find the requested resource")
 }
 

@@ -128,12 +128,13 @@ func decodeList(body []byte, k Kind) (*thinList, error) {
 	l := &thinList{ListMeta: metav1.ListMeta{ResourceVersion: clone(version), Continue: clone(next)}}
 	var failure error
 	items.ForEach(func(_, item gjson.Result) bool {
-		o, err := identify(item.Raw, k)
+		raw := withType(item, k)
+		o, err := identify(raw, k)
 		if err != nil {
 			failure = fmt.Errorf("decode list: %w", err)
 			return false
 		}
-		o.Raw = withType(item, k)
+		o.Raw = raw
 		l.Items = append(l.Items, &thin{Object: o, sharedMeta: blank})
 		return true
 	})

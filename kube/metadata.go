@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"github.com/tidwall/gjson"
 
@@ -70,7 +71,7 @@ func metaOf(raw []byte) (Meta, error) {
 }
 
 // clone detaches a string from the JSON it was read from, so as not to keep that alive.
-func clone(r gjson.Result) string { return string([]byte(r.Str)) }
+func clone(r gjson.Result) string { return strings.Clone(r.Str) }
 
 func stringMap(r gjson.Result) map[string]string {
 	var m map[string]string

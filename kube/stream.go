@@ -178,38 +178,45 @@ func (st *stream) stopped() bool {
 	}
 }
 
-// run reads events until the stream ends and judges the end.
+// run reads events until the stream ends and judges the end. A failure is reported before
+// the Reflector learns of it, lest its next stream be healthy sooner.
 func (st *stream) run() {
 	defer st.source.wg.Done()
 	defer func() { _ = st.body.Close() }()
 	defer close(st.events)
-	start := time.Now()
-	failure, told := st.read()
 	defer st.cancel()
-	if st.parent.Err() != nil || st.stopped() {
+	start := time.Now()
+	last, failure := st.read()
+	switch {
+	case st.parent.Err() != nil || st.stopped():
 		return // ended by us
-	}
-	if failure == nil && !st.initial && time.Since(start) >= steadyAfter {
+	case failure == nil && !st.initial && time.Since(start) >= steadyAfter:
 		st.source.healthy(true) // a stream's ordinary end
 		return
-	}
-	if failure == nil {
+	case failure == nil:
 		failure = errors.New("the server closed the stream early")
 	}
 	_ = st.source.fail(st.source.describe("watch", failure))
-	if told {
-		return
+	if last.Object == nil {
+		status := tryAgain().Status()
+		last = watch.Event{Type: watch.Error, Object: &status}
 	}
-	status := tryAgain().Status()
+	st.send(last)
+}
+
+// send passes an event to the Reflector. It returns false when that has stopped the stream.
+func (st *stream) send(e watch.Event) bool {
 	select {
-	case st.events <- watch.Event{Type: watch.Error, Object: &status}:
+	case st.events <- e:
+		return true
 	case <-st.stop:
+		return false
 	}
 }
 
-// read passes events on. It returns nil when the server ended the stream, else why it cannot go
-// on, and whether the Reflector was told of that by an event.
-func (st *stream) read() (failure error, told bool) { //nolint:revive // the flag belongs to the error
+// read passes events on until the stream ends. It returns no error when the server or the
+// Reflector ended it, and the event that tells of the error if there is one.
+func (st *stream) read() (watch.Event, error) {
 	silence := time.AfterFunc(silenceLimit, func() {
 		st.source.setPaged(true)
 		st.cancel()
@@ -222,27 +229,25 @@ func (st *stream) read() (failure error, told bool) { //nolint:revive // the fla
 	for {
 		frame, err := frames.next()
 		if errors.Is(err, io.EOF) {
-			return nil, false
+			return watch.Event{}, nil
 		}
 		if err != nil {
-			return pipeline.WithClass(pipeline.Transient, fmt.Errorf("stream lost: %w", err)), false
+			return watch.Event{}, pipeline.WithClass(pipeline.Transient, fmt.Errorf("stream lost: %w", err))
 		}
 		if st.initial {
 			silence.Reset(silenceLimit)
 		}
-		event, failure := decodeEvent(frame, st.source.kind)
+		event, err := decodeEvent(frame, st.source.kind)
+		if err != nil {
+			return event, err
+		}
 		if t, ok := event.Object.(*thin); ok && t.initialEnd && st.initial {
 			st.initial = false
 			silence.Stop()
 			st.source.healthy(true)
 		}
-		select {
-		case st.events <- event:
-		case <-st.stop:
-			return nil, false
-		}
-		if failure != nil {
-			return failure, true
+		if !st.send(event) {
+			return watch.Event{}, nil
 		}
 	}
 }

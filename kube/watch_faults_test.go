@@ -295,11 +295,12 @@ func TestPagedListWhereTheServerDoesNotStream(t *testing.T) {
 	for _, metadataOnly := range []bool{false, true} {
 		t.Run(fmt.Sprintf("metadata only %v", metadataOnly), func(t *testing.T) {
 			w := &bodies{world: newWorld()}
+			k := kindOf(t, c, "", "configmaps")
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				c.Watch(ctx, kindOf(t, c, "", "configmaps"), kube.WatchOptions{Namespace: ns, MetadataOnly: metadataOnly, OnError: w.onError}, w)
+				c.Watch(ctx, k, kube.WatchOptions{Namespace: ns, MetadataOnly: metadataOnly, OnError: w.onError}, w)
 			}()
 			eventually(t, "the list is complete", func() bool { return w.lists() == 1 })
 			if n := len(w.keys()); n != count {
@@ -357,12 +358,13 @@ func TestInitialStateIsStreamed(t *testing.T) {
 		return total
 	}
 	before := count("LIST")
+	k := kindOf(t, cluster.Client(), "", "configmaps")
 	ctx, cancel := context.WithCancel(t.Context())
 	w := newWorld()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		cluster.Client().Watch(ctx, kindOf(t, cluster.Client(), "", "configmaps"), kube.WatchOptions{Namespace: ns}, w)
+		cluster.Client().Watch(ctx, k, kube.WatchOptions{Namespace: ns}, w)
 	}()
 	eventually(t, "the list is complete", func() bool { return w.lists() == 1 })
 	cancel()

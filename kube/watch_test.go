@@ -100,12 +100,15 @@ func (w *world) lists() int {
 // eventually waits until check is true.
 func eventually(t *testing.T, what string, check func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.After(60 * time.Second)
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
 	for !check() {
-		if time.Now().After(deadline) {
+		select {
+		case <-deadline:
 			t.Fatalf("timed out waiting until %s", what)
+		case <-poll.C:
 		}
-		time.Sleep(10 * time.Millisecond) // polls a real server
 	}
 }
 
@@ -114,7 +117,7 @@ func start(t *testing.T, c *kube.Client, k kube.Kind, opts kube.WatchOptions) *w
 	t.Helper()
 	w := newWorld()
 	opts.OnError = w.onError
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -17,7 +17,7 @@ func (c *Client) Get(ctx context.Context, k Kind, namespace, name string) (Objec
 	if err != nil {
 		return Object{}, fmt.Errorf("get %s: %w", title(k, namespace, name), err)
 	}
-	o, err := identify(string(body), k)
+	o, err := identify(body, k)
 	if err != nil {
 		return Object{}, fmt.Errorf("get %s: %w", title(k, namespace, name), err)
 	}

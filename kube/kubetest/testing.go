@@ -69,7 +69,7 @@ var shared struct {
 func Shared(t testing.TB) *Cluster {
 	t.Helper()
 	shared.once.Do(func() {
-		if shared.dir, shared.err = os.MkdirTemp("", "kubetest-"); shared.err == nil {
+		if shared.dir, shared.err = os.MkdirTemp("", "kubetest-"); shared.err == nil { //nolint:usetesting // it outlives the test
 			shared.cluster, shared.err = Launch(context.Background(), Config{Dir: shared.dir})
 		}
 	})
