@@ -267,7 +267,7 @@ func unknownSite(t *testing.T, w *world.World) {
 apiVersion: dr-syncer.io/v1alpha1
 kind: Replication
 metadata: {name: nowhere, namespace: default}
-spec: {source: {site: nowhere}}
+spec: {source: {site: nowhere}, namespaces: {names: [nowhere]}}
 `); err != nil {
 		t.Fatal(err)
 	}

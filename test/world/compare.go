@@ -203,7 +203,7 @@ func normalize(kind string, o *unstructured.Unstructured, namespace func(string)
 	} {
 		delete(annotations, a)
 	}
-	o.SetAnnotations(annotations)
+	o.SetAnnotations(nilIfEmpty(annotations))
 	switch kind {
 	case "namespaces":
 		delete(labels, "kubernetes.io/metadata.name")
@@ -241,6 +241,13 @@ func normalize(kind string, o *unstructured.Unstructured, namespace func(string)
 	case "serviceaccounts":
 		unstructured.RemoveNestedField(o.Object, "secrets")
 	}
-	o.SetLabels(labels)
+	o.SetLabels(nilIfEmpty(labels))
 	return o.Object
+}
+
+func nilIfEmpty(m map[string]string) map[string]string {
+	if len(m) == 0 {
+		return nil
+	}
+	return m
 }
