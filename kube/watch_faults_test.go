@@ -402,3 +402,87 @@ func TestWatchEndsAtOnceWhileTheServerIsAway(t *testing.T) {
 		t.Fatal("Watch waits out its backoff after its context ended")
 	}
 }
+
+func TestFailingConversionIsNoAbsence(t *testing.T) {
+	cluster := kubetest.Shared(t)
+	c := cluster.Client()
+	crd := func(conversion string) string {
+		return `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: changelings.conversion.example.com}
+spec:
+  group: conversion.example.com
+  scope: Namespaced
+  names: {plural: changelings, kind: Changeling, singular: changeling, listKind: ChangelingList}
+  conversion: ` + conversion + `
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+  - name: v2
+    served: true
+    storage: false
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+`
+	}
+	if err := cluster.Apply(crd("{strategy: None}")); err != nil {
+		t.Fatal(err)
+	}
+	k := awaitKind(t, c, "conversion.example.com", "changelings")
+	if k.Version != "v2" {
+		t.Fatalf("the preferred version is %s, want v2", k.Version)
+	}
+	old := k
+	old.Version = "v1"
+	ns := namespace(t, c)
+	if _, _, err := c.Apply(t.Context(), old, ns, "one", []byte(`{"apiVersion":"conversion.example.com/v1","kind":"Changeling","metadata":{"name":"one"},"data":{"text":"hello"}}`)); err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, c, k, kube.WatchOptions{})
+	eventually(t, "the list is complete", func() bool { return w.lists() == 1 && w.text(ns+"/one") == "hello" })
+
+	dead := `{strategy: Webhook, webhook: {conversionReviewVersions: [v1], clientConfig: {url: "https://127.0.0.1:1/"}}}`
+	if err := cluster.Apply(crd(dead)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "reading fails", func() bool {
+		_, err := c.Get(t.Context(), k, ns, "one")
+		return err != nil && pipeline.ClassOf(err) == pipeline.Dependency
+	})
+	fresh := start(t, c, k, kube.WatchOptions{})
+	eventually(t, "the failure is reported", func() bool { return fresh.sawError(func(error) bool { return true }) })
+	if fresh.lists() != 0 {
+		t.Error("objects that cannot be converted were told as an empty list")
+	}
+	if got := w.keys(); !slices.Equal(got, []string{ns + "/one"}) {
+		t.Errorf("while the conversion fails the world is %v", got)
+	}
+	if err := cluster.Apply(crd("{strategy: None}")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both watches are right again", func() bool {
+		return fresh.text(ns+"/one") == "hello" && w.text(ns+"/one") == "hello" && fresh.lists() > 0
+	})
+}
+
+func TestSilentLineIsNoticed(t *testing.T) {
+	t.Setenv("HTTP2_READ_IDLE_TIMEOUT_SECONDS", "1")
+	t.Setenv("HTTP2_PING_TIMEOUT_SECONDS", "1")
+	cluster := kubetest.Shared(t)
+	direct, proxy := cluster.Client(), cluster.Proxy()
+	ns := namespace(t, direct)
+	c := connect(t, proxy.Kubeconfig())
+	w := start(t, c, kindOf(t, c, "", "configmaps"), kube.WatchOptions{Namespace: ns})
+	eventually(t, "the list is complete", func() bool { return w.lists() == 1 })
+	proxy.Freeze()
+	put(t, direct, ns, "one", "one")
+	eventually(t, "the silence is reported", func() bool { return w.sawError(func(error) bool { return true }) })
+	if err := proxy.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the change arrives", func() bool { return w.text(ns+"/one") == "one" })
+	if w.lists() != 1 {
+		t.Errorf("%d lists, want the watch to resume where it was", w.lists())
+	}
+}
