@@ -41,14 +41,19 @@ type lane struct {
 	loss *sighting
 	// flying are the events being written. While reading is set, the object is being
 	// read instead.
-	flying             []planned
-	reading            bool
-	queued             bool
+	flying  []planned
+	reading bool
+	// Where it is queued. It may be found there when it has nothing to do there any more.
+	inReady, inUnread bool
+	// The generations in which next and flying are counted; see progress.
 	nextGen, flyingGen uint8
 }
 
 // busy reports whether somebody works on the lane: it must not be taken again.
 func (l *lane) busy() bool { return len(l.flying) > 0 || l.reading }
+
+// bodiless reports whether the newest sighting's body has to be read first.
+func (l *lane) bodiless() bool { return l.next.presence == present && l.next.body == nil }
 
 // lanes is a queue with a signal.
 type lanes struct {
@@ -323,15 +328,17 @@ func (o *outbox) enqueue(ctx context.Context, ref pipeline.Ref, l *lane, s *sigh
 
 // schedule queues a lane that has something to write and nobody working on it.
 func (o *outbox) schedule(l *lane) {
-	if l.queued || l.busy() || l.next == nil {
-		return
+	switch {
+	case l.busy() || l.next == nil:
+	case l.bodiless():
+		if !l.inUnread {
+			l.inUnread = true
+			o.unread.push(l)
+		}
+	case !l.inReady:
+		l.inReady = true
+		o.ready.push(l)
 	}
-	l.queued = true
-	if l.next.presence == present && l.next.body == nil {
-		o.unread.push(l)
-		return
-	}
-	o.ready.push(l)
 }
 
 // drop forgets the newest sighting of a lane, and the lane if nothing is left of it.
@@ -348,7 +355,7 @@ func (o *outbox) drop(l *lane, result string) {
 // retire removes a lane that has nothing more to do. A queued one is removed when its turn
 // comes.
 func (o *outbox) retire(l *lane) {
-	if l.next != nil || l.busy() || l.queued {
+	if l.next != nil || l.busy() || l.inReady || l.inUnread {
 		return
 	}
 	if l.loss != nil {
@@ -377,13 +384,10 @@ func (o *outbox) take(maxEvents, maxBytes int) []*lane {
 			break
 		}
 		o.ready.pop()
-		l.queued = false
-		if l.next == nil {
+		l.inReady = false
+		if l.next == nil || l.busy() || l.bodiless() {
+			o.schedule(l)
 			o.retire(l)
-			continue
-		}
-		if l.next.presence == present && l.next.body == nil {
-			o.schedule(l) // its body was dropped while it waited
 			continue
 		}
 		base, known := o.inv.get(l.ref)
@@ -456,12 +460,18 @@ func (i *inventory) refresh(ref pipeline.Ref, version uint64) {
 func (o *outbox) takeUnread() *lane {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.bytes >= o.maxBytes {
-		return nil // settle wakes the reader
-	}
-	for l := o.unread.pop(); l != nil; l = o.unread.pop() {
-		l.queued = false
-		if l.next == nil || l.next.body != nil || l.next.presence != present {
+	for {
+		l := o.unread.front()
+		if l == nil {
+			return nil
+		}
+		idle := l.next == nil || l.busy() || !l.bodiless()
+		if !idle && o.bytes >= o.maxBytes {
+			return nil // settle wakes the reader
+		}
+		o.unread.pop()
+		l.inUnread = false
+		if idle {
 			o.schedule(l)
 			o.retire(l)
 			continue
@@ -472,7 +482,6 @@ func (o *outbox) takeUnread() *lane {
 		}
 		return l
 	}
-	return nil
 }
 
 // doneReading ends what takeUnread began. found is false if the object was not there: the
