@@ -20,7 +20,6 @@ import (
 
 // Client is what an Applier needs of an API server; *kube.Client is one.
 type Client interface {
-	Kind(ctx context.Context, gr pipeline.GroupResource) (kube.Kind, error)
 	Get(ctx context.Context, k kube.Kind, namespace, name string) (kube.Object, error)
 	Apply(ctx context.Context, k kube.Kind, namespace, name string, body []byte) (m kube.Meta, created bool, err error)
 	Delete(ctx context.Context, k kube.Kind, namespace, name, uid string) error
@@ -107,8 +106,17 @@ func New(s Settings) (*Applier, error) {
 	return a, nil
 }
 
-// Wants reports whether objects of the kind can be selected at all.
-func (a *Applier) Wants(k pipeline.GroupResource) bool { return a.selector.Kind(k) }
+// Wants reports whether records of the kind matter at all: objects of it can be
+// selected, or decide what is.
+func (a *Applier) Wants(k pipeline.GroupResource) bool {
+	return a.selector.Kind(k) || isNamespace(k) && a.selector.byLabels != nil
+}
+
+// Expect begins to learn what the destination has of these kinds, so that it is
+// known when their records come. It does not wait for that. It may be called again.
+func (a *Applier) Expect(ctx context.Context, kinds []pipeline.GroupResource) {
+	a.inventory.expect(ctx, kinds)
+}
 
 // Observe learns from a record what later ones may depend on. It must be told every
 // record, in the history's order, before Apply is. It reports that more is selected

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/kube/kubetest"
@@ -155,4 +157,50 @@ func BenchmarkFirstCopy(b *testing.B) {
 	b.ReportMetric(float64(objects*b.N)/ours.Seconds(), "objects/s")
 	b.ReportMetric(float64(objects*b.N)/bare.Seconds(), "bare/s")
 	b.ReportMetric(bare.Seconds()/ours.Seconds(), "ratio")
+}
+
+// BenchmarkRestart is a fresh process over copies that are as they should be: listing
+// them, proving that nobody has touched them, deciding that nothing is to be done.
+func BenchmarkRestart(b *testing.B) {
+	const workers, objects = 16, 2000
+	cluster := kubetest.Shared(b)
+	client := cluster.Client()
+	namespace := fmt.Sprint("restart-", b.N)
+	if err := cluster.Apply("{apiVersion: v1, kind: Namespace, metadata: {name: " + namespace + "}}"); err != nil {
+		b.Fatal(err)
+	}
+	pass := func(want pipeline.Result) {
+		inv := NewInventory(client, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(b.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = inv.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		a, err := New(Settings{
+			Namespace: "dr", Name: "restart", Client: client, Inventory: inv, Log: slog.New(slog.DiscardHandler),
+			Spec: v1alpha1.ReplicationSpec{Source: v1alpha1.Source{Site: "prod"}},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		var g errgroup.Group
+		g.SetLimit(workers)
+		for i := range objects {
+			g.Go(func() error {
+				res, err := a.Apply(ctx, record(namespace, i))
+				if err == nil && res != want {
+					err = fmt.Errorf("object %d is %s, want %s", i, res, want)
+				}
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	pass(pipeline.ResultCreated)
+	for b.Loop() {
+		pass(pipeline.ResultUnchanged)
+	}
+	b.ReportMetric(float64(objects*b.N)/b.Elapsed().Seconds(), "objects/s")
 }

@@ -83,6 +83,8 @@ func decidePut(r pipeline.Record, want pipeline.Digest, e entry, p policy) actio
 	}
 	from := originOf(r).Namespace
 	switch {
+	case e.mark != p.mark && isNamespace(r.Ref.GroupResource()) && !p.orphaned(e.mark):
+		return skip("another Replication keeps this namespace, and its own objects are all that matters")
 	case e.mark != p.mark && (!p.adopt || !p.orphaned(e.mark)):
 		return action{
 			verb: doRefuse, class: pipeline.Foreign,

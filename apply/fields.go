@@ -83,30 +83,63 @@ func (w *walk) owns(set, v gjson.Result) bool {
 			return whole
 		})
 	case v.IsArray():
+		list := itemsOf(under)
 		v.ForEach(func(_, item gjson.Result) bool {
-			whole = w.ownsItem(under, item)
+			whole = w.ownsItem(list, item)
 			return whole
 		})
 	}
 	return whole
 }
 
-// ownsItem finds an item of a list by value or by its keys.
-func (w *walk) ownsItem(under map[string]gjson.Result, item gjson.Result) bool {
-	if !item.IsObject() {
-		for name := range under {
-			if raw, ok := strings.CutPrefix(name, "v:"); ok && same(gjson.Parse(raw), item) {
-				return true
-			}
+// items are the members of a list that is owned item by item: values of a set, or
+// objects told apart by their keys.
+type items struct {
+	values map[string]gjson.Type
+	key    string // that objects are found by
+	byKey  map[string][]keyed
+}
+
+// keyed is what is owned in the object with the keys.
+type keyed struct{ keys, fields gjson.Result }
+
+func itemsOf(under map[string]gjson.Result) items {
+	l := items{values: map[string]gjson.Type{}, byKey: map[string][]keyed{}}
+	for name, fields := range under {
+		if raw, ok := strings.CutPrefix(name, "v:"); ok {
+			v := gjson.Parse(raw)
+			l.values[v.String()] = v.Type
 		}
-		return false
+		if raw, ok := strings.CutPrefix(name, "k:"); ok {
+			k := keyed{keys: gjson.Parse(raw), fields: fields}
+			k.keys.ForEach(func(first, value gjson.Result) bool {
+				l.key = first.String()
+				l.byKey[value.String()] = append(l.byKey[value.String()], k)
+				return false
+			})
+		}
 	}
-	for name, child := range under {
-		raw, ok := strings.CutPrefix(name, "k:")
-		if w.left -= len(raw) + len(item.Raw); w.left < 0 {
+	return l
+}
+
+func (w *walk) ownsItem(l items, item gjson.Result) bool {
+	if !item.IsObject() {
+		kind, ok := l.values[item.String()]
+		return ok && kind == item.Type
+	}
+	var value string
+	item.ForEach(func(k, v gjson.Result) bool {
+		if k.String() != l.key {
+			return true
+		}
+		value = v.String()
+		return false
+	})
+	for _, k := range l.byKey[value] {
+		if w.left -= len(k.keys.Raw) + len(item.Raw); w.left < 0 {
 			return false
 		}
-		if ok && hasKeys(item, gjson.Parse(raw)) && w.owns(child, item) {
+		if hasKeys(item, k.keys) && w.owns(k.fields, item) {
 			return true
 		}
 	}

@@ -127,6 +127,22 @@ func (i *Inventory) shelf(ctx context.Context, gr pipeline.GroupResource) (*shel
 	return s, nil
 }
 
+// expect begins to watch kinds. One that is not served, or not yet, is left for when it is needed.
+func (i *Inventory) expect(ctx context.Context, kinds []pipeline.GroupResource) {
+	for _, gr := range kinds {
+		if i.known(gr) != nil {
+			continue
+		}
+		kind, err := i.watcher.Kind(ctx, gr)
+		if err == nil {
+			_, err = i.open(ctx, kind)
+		}
+		if err != nil {
+			i.log.Debug("kind not watched yet", telemetry.KeyKind, gr.String(), telemetry.KeyError, err)
+		}
+	}
+}
+
 func (i *Inventory) known(gr pipeline.GroupResource) *shelf {
 	i.mu.Lock()
 	defer i.mu.Unlock()

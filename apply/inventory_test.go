@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -407,6 +408,25 @@ func TestInventoryWaitsForTheWholeList(t *testing.T) {
 		sc.last().opts.OnError(errors.New("connection lost"))
 		if _, err := inv.shelf(t.Context(), configMaps); err != nil {
 			t.Errorf("a watch that reconnects: %v, want an answer", err)
+		}
+	})
+}
+
+func TestExpectedKindsAreListedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sc := &script{}
+		inv := sc.inventory(t)
+		secrets := pipeline.GroupResource{Resource: "secrets"}
+		inv.expect(t.Context(), []pipeline.GroupResource{configMaps, secrets})
+		inv.expect(t.Context(), []pipeline.GroupResource{secrets})
+		synctest.Wait()
+		var kinds []pipeline.GroupResource
+		for _, w := range sc.watches {
+			kinds = append(kinds, w.kind.GroupResource)
+		}
+		slices.SortFunc(kinds, func(a, b pipeline.GroupResource) int { return strings.Compare(a.Resource, b.Resource) })
+		if diff := cmp.Diff([]pipeline.GroupResource{configMaps, secrets}, kinds); diff != "" {
+			t.Errorf("watched (-want +got):\n%s", diff)
 		}
 	})
 }

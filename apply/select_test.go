@@ -120,3 +120,20 @@ func TestMapNamespace(t *testing.T) {
 		}
 	}
 }
+
+func TestWantsNamespacesForTheirLabels(t *testing.T) {
+	for name, c := range map[string]struct {
+		selector *v1alpha1.NamespaceSelector
+		want     bool
+	}{
+		"by name":  {&v1alpha1.NamespaceSelector{Names: []string{"shop"}}, false},
+		"by label": {&v1alpha1.NamespaceSelector{LabelSelector: matchLabels("a", "b")}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &Applier{selector: mustSelect(t, v1alpha1.ReplicationSpec{Namespaces: c.selector, ExcludeKinds: []string{"namespaces"}})}
+			if got := a.Wants(pipeline.GroupResource{Resource: "namespaces"}); got != c.want {
+				t.Errorf("Wants = %t, want %t", got, c.want)
+			}
+		})
+	}
+}

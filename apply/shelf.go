@@ -303,6 +303,9 @@ func (s *shelf) refresh(k key, o *kube.Object) {
 // Observe implements kube.Handler.
 func (s *shelf) Observe(o kube.Object) {
 	k := key{o.Namespace, o.Name}
+	if s.old(k, o) {
+		return
+	}
 	mark, ok := labelsOf(o.Raw).Lookup(v1alpha1.LabelReplication)
 	if !ok {
 		s.observeStranger(k, o)
@@ -352,6 +355,14 @@ func (s *shelf) Observe(o kube.Object) {
 	if lost {
 		s.inv.drifted(mark, ref)
 	}
+}
+
+// old reports whether an event tells nothing new: most are echoes of our own writes.
+func (s *shelf) old(k key, o kube.Object) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	it, version := s.ours[k], number(o.Version)
+	return it != nil && version != 0 && version <= it.version
 }
 
 // readMarks reads origin and digest; what cannot be read is drift.

@@ -19,6 +19,8 @@ type Sink interface {
 	pipeline.Sink
 	// Wants reports whether any object of the kind can be selected; others are not read.
 	Wants(k pipeline.GroupResource) bool
+	// Expect is told the kinds of a first copy before their records come, to prepare for them.
+	Expect(ctx context.Context, kinds []pipeline.GroupResource)
 	// Observe is told of every record, in the order of its Ref, before Apply is. It reports that more
 	// is selected than before, so that all must be read again.
 	Observe(r pipeline.Record) (grew bool)

@@ -65,6 +65,8 @@ func (g *target) Apply(_ context.Context, r pipeline.Record) (pipeline.Result, e
 
 func (g *target) Wants(k pipeline.GroupResource) bool { return g.wants == nil || g.wants(k) }
 
+func (g *target) Expect(context.Context, []pipeline.GroupResource) {}
+
 func (g *target) Observe(pipeline.Record) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -39,6 +39,7 @@ func (r *Run) copy(ctx context.Context) (from pipeline.Position, err error) {
 	r.s.Log.Info("first copy begins", telemetry.KeyReplication, r.s.Pump.Owner,
 		telemetry.KeyEpoch, from.Epoch, telemetry.KeySequence, from.Seq, telemetry.KeyCount, p.total())
 
+	r.s.Sink.Expect(ctx, slices.Concat(r.waves(p)...))
 	// Which objects are selected may depend on the labels of all namespaces.
 	if r.s.Sink.Wants(namespaces) {
 		if err := r.read(ctx, namespaces, func(rec pipeline.Record) error {

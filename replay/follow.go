@@ -115,7 +115,10 @@ func (r *Run) redo(ctx context.Context) error {
 				if _, ok := refs[rec.Ref]; !ok {
 					return nil
 				}
-				_, err := r.submit(ctx, pipeline.Delivery{Record: rec}, base)
+				grew, err := r.submit(ctx, pipeline.Delivery{Record: rec}, base)
+				if grew && err == nil {
+					err = errAnew
+				}
 				return err
 			}); err != nil {
 				return err
