@@ -87,17 +87,15 @@ var errNotSeen = errors.New("not seen in time")
 // seen takes a state in; body nil means that the object is gone.
 func (b *board) seen(key, version string, body []byte) {
 	now := time.Now()
+	kind, _, _ := strings.Cut(key, " ")
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	hook := b.hooks[kind]
 	b.err = nil
 	if body == nil {
 		delete(b.present, key)
 	} else if b.present[key] != version {
 		b.present[key] = version
 		b.states[key]++
-	}
-	if kind, _, _ := strings.Cut(key, " "); body != nil && b.hooks[kind] != nil {
-		b.hooks[kind](body)
 	}
 	for e := range b.waiting {
 		if e.key == key && e.met(body) {
@@ -106,9 +104,13 @@ func (b *board) seen(key, version string, body []byte) {
 			delete(b.waiting, e)
 		}
 	}
+	b.mu.Unlock()
+	if hook != nil && body != nil {
+		hook(body)
+	}
 }
 
-// each has f called with every state of objects of the kind. It must return at once.
+// each has f called with every state of objects of the kind.
 func (b *board) each(kind string, f func(body []byte)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -28,17 +28,15 @@ const patience = 30 * time.Second
 
 // stage is everything that runs.
 type stage struct {
-	world    *world.World
-	prod     *writer
-	dr       *kube.Client
-	inProd   *board
-	inDR     *board
-	watching map[string]bool // kinds watched in dr
-	watchMu  sync.Mutex
-	stop     context.CancelFunc
-	watches  sync.WaitGroup
-	missing  int
-	took     []time.Duration
+	world   *world.World
+	prod    *writer
+	dr      *kube.Client
+	inProd  *board
+	inDR    *board
+	stop    context.CancelFunc
+	watches sync.WaitGroup
+	missing int
+	took    []time.Duration
 }
 
 // raise starts the clusters and the products and watches dr.
@@ -50,7 +48,7 @@ func raise(ctx context.Context, p *printer, dir string) (_ *stage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{world: w, inProd: newBoard(), inDR: newBoard(), watching: map[string]bool{}, stop: func() {}}
+	s := &stage{world: w, inProd: newBoard(), inDR: newBoard(), stop: func() {}}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -136,37 +134,50 @@ func (s *stage) watchNew(ctx context.Context, c *kube.Client, b *board, want fun
 
 // watchDR watches every kind that dr serves now and those that arrive later.
 func (s *stage) watchDR(ctx context.Context) error {
+	watched := map[string]bool{} // "group/resource"
 	fresh := func(k kube.Kind) bool {
-		s.watchMu.Lock()
-		defer s.watchMu.Unlock()
-		if s.watching[k.GroupResource.String()] {
+		name := k.GroupResource.String()
+		if watched[name] {
 			return false
 		}
-		s.watching[k.GroupResource.String()] = true
+		watched[name] = true
 		return true
 	}
-	arrived := make(chan struct{}, 1)
+	defined := make(chan string, 16)
 	s.inDR.each("CustomResourceDefinition", func(body []byte) {
 		if gjson.GetBytes(body, `status.conditions.#(type=="Established").status`).String() == "True" {
 			select {
-			case arrived <- struct{}{}:
-			default: // one look serves all
+			case defined <- gjson.GetBytes(body, "spec.group").String() + "/" + gjson.GetBytes(body, "spec.names.plural").String():
+			case <-ctx.Done():
 			}
 		}
 	})
+	if err := s.watchNew(ctx, s.dr, s.inDR, fresh); err != nil {
+		return err
+	}
 	s.watches.Go(func() {
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case <-arrived:
-				if err := s.watchNew(ctx, s.dr, s.inDR, fresh); err != nil {
+			case name := <-defined:
+				// Discovery shows a kind a moment after its definition is established.
+				err := retry(ctx, patience, func() error {
+					if err := s.watchNew(ctx, s.dr, s.inDR, fresh); err != nil {
+						return err
+					}
+					if !watched[name] {
+						return fmt.Errorf("dr does not serve %s", name)
+					}
+					return nil
+				})
+				if err != nil {
 					s.inDR.failed(err)
 				}
 			}
 		}
 	})
-	return s.watchNew(ctx, s.dr, s.inDR, fresh)
+	return nil
 }
 
 // logs shows what the products said last.
