@@ -72,31 +72,52 @@ func BenchmarkOneField(b *testing.B) {
 	}
 }
 
-// BenchmarkOneFieldNaive is what one would write with gojq alone; it loses
-// digits and the order of keys, and knows no limits but the time.
-func BenchmarkOneFieldNaive(b *testing.B) {
+// naive is what one would write with gojq alone; it loses digits and the order
+// of keys, and knows no limits but the time.
+func naive(tb testing.TB) func() {
+	tb.Helper()
 	query, err := gojq.Parse(oneField)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	code, err := gojq.Compile(query)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	object := deployment(b)
-	b.ReportAllocs()
-	for b.Loop() {
+	object := deployment(tb)
+	return func() {
 		var v any
 		if err := json.Unmarshal(object.Body, &v); err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
-		out, ok := code.RunWithContext(b.Context(), v).Next()
+		out, ok := code.RunWithContext(tb.Context(), v).Next()
 		if _, failed := out.(error); !ok || failed {
-			b.Fatal(out)
+			tb.Fatal(out)
 		}
 		if _, err := json.Marshal(out); err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
+	}
+}
+
+func BenchmarkOneFieldNaive(b *testing.B) {
+	run := naive(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		run()
+	}
+}
+
+// TestOneFieldAllocations keeps the figure: at most 0.7 of the naive way's.
+func TestOneFieldAllocations(t *testing.T) {
+	set, object := compile(t, "rules:\n- name: scale\n  match: {kinds: [apps/deployments]}\n  jq: "+oneField+"\n"), deployment(t)
+	ours := testing.AllocsPerRun(50, func() {
+		if _, err := set.Run(t.Context(), transform.Env{}, object); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if theirs := testing.AllocsPerRun(50, naive(t)); ours > 0.7*theirs {
+		t.Errorf("%v allocations, the naive way has %v", ours, theirs)
 	}
 }
 

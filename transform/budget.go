@@ -18,6 +18,8 @@ const (
 	maxIndex = 65535
 	// maxSteps bounds the work of one function that compares two values.
 	maxSteps = 1 << 24
+	// maxTextSteps bounds the work of looking for one text in another.
+	maxTextSteps = 1 << 30
 	// maxPatternSteps bounds the work of one pattern: its size times the text's.
 	maxPatternSteps = 1 << 25
 	// maxPatternCount bounds matches times the text's size: gojq counts the
@@ -28,6 +30,7 @@ const (
 var (
 	errMemory = errors.New("needs too much memory")
 	errSteps  = errors.New("wants too much work in one step")
+	errLong   = fmt.Errorf("text longer than %d characters where a number or a format is wanted", maxDigits)
 	errIndex  = fmt.Errorf("an index greater than %d", maxIndex)
 )
 
@@ -169,7 +172,13 @@ var guards = []gojq.CompilerOption{
 	}),
 	guardFunc(guardNumeral, 0, func(_ *budget, v any, _ []any) any {
 		if s, ok := v.(string); ok && len(s) > maxDigits {
-			return errNumber
+			return errLong
+		}
+		return v
+	}),
+	guardFunc(guardTurn, 0, func(b *budget, v any, _ []any) any {
+		if err := b.turn(v); err != nil {
+			return err
 		}
 		return v
 	}),
@@ -239,6 +248,9 @@ func (b *budget) product(l, r any) error {
 		return err
 	}
 	if isScalar(l) && isScalar(r) {
+		if shallow(l)*shallow(r) > maxTextSteps {
+			return b.exceed(errSteps)
+		}
 		return b.spend(shallow(l) + shallow(r))
 	}
 	if int64(ls.nodes)*int64(rs.nodes) > maxSteps {
@@ -259,6 +271,21 @@ func isScalar(v any) bool {
 		return false
 	}
 	return true
+}
+
+// turn allows transpose, which fills short rows up.
+func (b *budget) turn(v any) error {
+	rows, ok := v.([]any)
+	if !ok {
+		return nil
+	}
+	longest := 0
+	for _, row := range rows {
+		if row, ok := row.([]any); ok {
+			longest = max(longest, len(row))
+		}
+	}
+	return b.spend(24 * int64(longest) * int64(len(rows)))
 }
 
 // times allows "*": repeated text, great numbers, merged objects.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
@@ -67,17 +68,28 @@ func UpdateTests(file string, results []TestResult) string {
 		if node, _ := readYAML(chunk); node == nil {
 			continue
 		}
-		at := strings.Index("\n"+chunk, "\nwant:")
-		if at >= 0 {
-			indented := strings.ReplaceAll(results[n].Got, "\n", "\n  ")
-			chunks[i] = chunk[:at] + "want: |-\n  " + indented
-			if i == len(chunks)-1 {
-				chunks[i] += "\n"
-			}
-		}
+		chunks[i] = withWant(chunk, results[n].Got)
 		n++
 	}
-	return strings.Join(chunks, "\n"+separator)
+	return strings.TrimSuffix(strings.Join(chunks, "\n"+separator), "\n") + "\n"
+}
+
+// withWant replaces the member "want" of a case.
+func withWant(chunk, got string) string {
+	lines := strings.Split(strings.TrimSuffix(chunk, "\n"), "\n")
+	at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "want:") })
+	if at < 0 {
+		return chunk
+	}
+	end := at + 1
+	for end < len(lines) && (lines[end] == "" || lines[end][0] == ' ') {
+		end++
+	}
+	want := append([]string{"want: |-"}, strings.Split(got, "\n")...)
+	for i := range want[1:] {
+		want[i+1] = "  " + want[i+1]
+	}
+	return strings.Join(slices.Replace(lines, at, end, want...), "\n")
 }
 
 func (c *testCase) run(ctx context.Context, read func(string) ([]byte, error)) TestResult {

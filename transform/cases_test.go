@@ -3,6 +3,8 @@ package transform_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,6 +48,9 @@ func TestCases(t *testing.T) {
 				}
 			})
 		}
+		if updated := transform.UpdateTests(string(text), results); !*update && !t.Failed() && updated != string(text) {
+			t.Errorf("%s is not as -update would write it", file)
+		}
 		if *update {
 			if err := os.WriteFile(file, []byte(transform.UpdateTests(string(text), results)), 0o600); err != nil {
 				t.Fatal(err)
@@ -56,6 +61,67 @@ func TestCases(t *testing.T) {
 		t.Errorf("%d cases, want %d at least", total, minCases)
 	}
 }
+
+func TestUpdateTests(t *testing.T) {
+	file := "name: a\nwant: old\njq: .x = 1 # stays\ninput: &x\n  metadata: {name: x}\n---\n# nothing here\n---\nname: b\njq: empty\njson: '{}'\nwant: |-\n  a\n\n  b\n"
+	if _, err := transform.RunTests(t.Context(), "name: a\nnome: b", readTestdata); err == nil {
+		t.Error("an unknown field was accepted")
+	}
+	if _, err := transform.RunTests(t.Context(), "name: a\n---\nname: [", readTestdata); err == nil || !strings.Contains(err.Error(), "line 3") {
+		t.Errorf("error %v, want one about line 3", err)
+	}
+	results, err := transform.RunTests(t.Context(), file, readTestdata)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "name: a\nwant: |-\n  + .x: 1\njq: .x = 1 # stays\ninput: &x\n  metadata: {name: x}\n---\n# nothing here\n---\nname: b\njq: empty\njson: '{}'\nwant: |-\n  dropped\n"
+	if diff := cmp.Diff(want, transform.UpdateTests(file, results)); diff != "" {
+		t.Errorf("updated file (-want +got):\n%s", diff)
+	}
+}
+
+// TestDocumentation runs what docs/transforms.md shows.
+func TestDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../docs/transforms.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, tests := 0, 0
+	for i, block := range strings.Split(string(text), "```yaml\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		if strings.HasPrefix(block, "rules:") {
+			rules++
+			_, err := transform.Compile([]transform.Document{{ConfigMap: "docs", Key: "block", Text: block}}, transform.Options{Lookup: found{}})
+			if err != nil {
+				t.Errorf("block %d: %v", i, err)
+			}
+			continue
+		}
+		results, err := transform.RunTests(t.Context(), block, readTestdata)
+		if err != nil {
+			t.Errorf("block %d: %v", i, err)
+		}
+		for _, r := range results {
+			tests++
+			if !r.OK() {
+				t.Errorf("block %d: want %s, got %s %s", i, r.Want, r.Got, r.Problem)
+			}
+		}
+	}
+	if rules == 0 || tests == 0 {
+		t.Errorf("%d documents and %d tests found", rules, tests)
+	}
+	for _, f := range regexp.MustCompile(`(?m)^def ([a-z]\w*)`).FindAllStringSubmatch(transform.Library(), -1) {
+		if !strings.Contains(string(text), "`"+f[1]) {
+			t.Errorf("the function %s of the library is not documented", f[1])
+		}
+	}
+}
+
+// found resolves every reference.
+type found struct{}
+
+func (found) Lookup(transform.Reference) (string, error) { return "value", nil }
 
 func readTestdata(name string) ([]byte, error) {
 	return os.ReadFile(filepath.Join("testdata", "objects", filepath.Clean("/"+name)))

@@ -81,7 +81,7 @@ func describe(id ID, kind pipeline.GroupResource, err error) *Error {
 	case errors.Is(err, errTooLarge):
 		e.Reason, e.Message = TooLarge, err.Error()
 		return e
-	case errors.Is(err, errDepth), errors.Is(err, errNumber), errors.Is(err, errIndex), errors.Is(err, errNotNumber), errors.Is(err, errNotJSON):
+	case errors.Is(err, errDepth), errors.Is(err, errNumber), errors.Is(err, errIndex), errors.Is(err, errLong), errors.Is(err, errNotNumber), errors.Is(err, errNotJSON):
 		e.Message = err.Error()
 		return e
 	}

@@ -31,11 +31,11 @@ func (f *facts) identity() {
 	}
 	f.read = true
 	f.meta = gjson.GetBytes(f.body, "metadata")
-	f.namespace, f.name = text1(f.meta.Get("namespace")), text1(f.meta.Get("name"))
+	f.namespace, f.name = textOf(f.meta.Get("namespace")), textOf(f.meta.Get("name"))
 }
 
-// text1 is a string's text, empty for any other value.
-func text1(r gjson.Result) string {
+// textOf is a string's text, empty for any other value.
+func textOf(r gjson.Result) string {
 	if r.Type != gjson.String {
 		return ""
 	}

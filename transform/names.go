@@ -11,11 +11,12 @@ const (
 	guardSpend   = "__spend"   // ... and what is made from it is of its size
 	guardShallow = "__shallow" // the size of the value itself is spent
 	guardIndex   = "__index"   // a number must be a sane index, a list a sane path
-	guardNumeral = "__numeral" // text may become a number
+	guardNumeral = "__numeral" // text may become a number, or be a format for time
 	guardProduct = "__product" // work goes with the product of input and argument
 	guardRegexp  = "__regexp"  // argument is a pattern that is run over the input
 	guardPair    = "__pair"    // two operands as a list; work goes with their product
 	guardTimes   = "__times"   // two operands of "*" as a list
+	guardTurn    = "__turn"    // rows are about to become columns
 )
 
 // guarding says what guards a function gets: one for its input, one for each
@@ -68,13 +69,15 @@ var guarded = map[string]guarding{
 	"sort_by":        {guardSpend, guardWalk},
 	"split":          {guardSpend, guardRegexp},
 	"splits":         {guardSpend, guardRegexp},
+	"strftime":       {"", guardNumeral},
+	"strptime":       {guardNumeral, guardNumeral},
 	"sub":            {guardSpend, guardRegexp},
 	"test":           {"", guardRegexp},
 	"todate":         {guardNumeral, ""},
 	"tojson":         {guardSpend, ""},
 	"tonumber":       {guardNumeral, ""},
 	"tostring":       {guardSpend, ""},
-	"transpose":      {guardSpend, ""},
+	"transpose":      {guardTurn, ""},
 	"unique":         {guardSpend, ""},
 	"unique_by":      {guardSpend, guardWalk},
 	"walk":           {guardWalk, ""},

@@ -95,7 +95,7 @@ func (r *run) attempt(ctx context.Context, limit time.Duration, o Object) error 
 	r.budget = budget{ctx: timed, patterns: r.set.patterns, bytes: memory, nodes: int(memory / 64)}
 	it := item{facts: facts{kind: o.Kind, body: o.Body}}
 	it.facts.identity()
-	r.apiVersion, r.kindName = gjson.GetBytes(o.Body, "apiVersion").String(), gjson.GetBytes(o.Body, "kind").String()
+	r.apiVersion, r.kindName = textOf(gjson.GetBytes(o.Body, "apiVersion")), textOf(gjson.GetBytes(o.Body, "kind"))
 	r.namespace, r.namespaced = it.facts.namespace, it.facts.namespace != ""
 	err := r.onward(0, &it)
 	if ctx.Err() != nil {
@@ -271,7 +271,9 @@ func (r *run) accept(rule *compiled, from *item, v any, limit int) (item, error)
 	fail := func(reason Reason, message string) (item, error) {
 		return item{}, &Error{Rule: rule.ID(), Reason: reason, Message: message}
 	}
-	if object["apiVersion"] != r.apiVersion || object["kind"] != r.kindName {
+	apiVersion, _ := object["apiVersion"].(string)
+	kind, _ := object["kind"].(string)
+	if apiVersion != r.apiVersion || kind != r.kindName {
 		return fail(KindChanged, "returned an object of another apiVersion or kind")
 	}
 	meta, _ := object["metadata"].(map[string]any)

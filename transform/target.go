@@ -17,7 +17,7 @@ type Target struct {
 // TargetOf reads where an object belongs.
 func TargetOf(o Object) Target {
 	meta := gjson.GetBytes(o.Body, "metadata")
-	return Target{Kind: o.Kind, Namespace: text1(meta.Get("namespace")), Name: text1(meta.Get("name"))}
+	return Target{Kind: o.Kind, Namespace: textOf(meta.Get("namespace")), Name: textOf(meta.Get("name"))}
 }
 
 // String is for people: "group/resource namespace/name".
