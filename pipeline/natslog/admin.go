@@ -22,7 +22,9 @@ type admin interface {
 	// state lists the streams of a site; none is no error.
 	state(ctx context.Context, s site) (siteState, error)
 	// open makes sure that a history listens and that the other streams are there.
-	open(ctx context.Context, s site, o StreamOptions) (siteState, error)
+	// floor is a position that the history has reached for certain: if it ends
+	// before, it was damaged, and a new epoch begins.
+	open(ctx context.Context, s site, o StreamOptions, floor pipeline.Position) (siteState, error)
 	// begin ends the epoch of at and begins a newer one. It is ErrFenced if at is
 	// not the end of the newest history.
 	begin(ctx context.Context, s site, o StreamOptions, at pipeline.Position) (siteState, error)
@@ -79,71 +81,81 @@ type local struct{ conn *Conn }
 const apiPrefix = "$JS.API."
 
 func (l *local) state(ctx context.Context, s site) (siteState, error) {
+	for try := 0; ; try++ {
+		st, err := l.histories(ctx, s)
+		if err == nil {
+			err = l.currentState(ctx, s, &st)
+		}
+		// The current stream may have gone on since the histories were read.
+		if err != nil || !st.damaged(pipeline.Position{}) || try == stateRetries {
+			return st, err
+		}
+	}
+}
+
+// stateRetries bounds how often the state is read again to have one moment's.
+const stateRetries = 2
+
+func (l *local) histories(ctx context.Context, s site) (siteState, error) {
 	var st siteState
-	var found []*jetstream.StreamInfo
 	err := l.conn.do(ctx, func(ctx context.Context) error {
 		lister := l.conn.js.ListStreams(ctx, jetstream.WithStreamListSubject(s.all()))
 		for info := range lister.Info() {
-			found = append(found, info)
+			epoch, ok := s.epochOf(info.Config.Name)
+			if !ok {
+				continue
+			}
+			st.Histories = append(st.Histories, historyState{
+				Epoch: epoch, Stream: info.Config.Name,
+				Open:  slices.Contains(info.Config.Subjects, s.objects()),
+				First: info.State.FirstSeq, Last: info.State.LastSeq, Messages: info.State.Msgs,
+				Bytes: info.State.Bytes, LastTime: info.State.LastTime,
+			})
 		}
 		return lister.Err()
 	})
 	if err != nil {
 		return st, fmt.Errorf("list the streams of site %q: %w", s.name, err)
 	}
-	for _, info := range found {
-		if info.Config.Name == s.claims() {
-			st.Claims = true
-		}
-		epoch, ok := s.epochOf(info.Config.Name)
-		if !ok {
-			continue
-		}
-		st.Histories = append(st.Histories, historyState{
-			Epoch: epoch, Stream: info.Config.Name,
-			Open:  slices.Contains(info.Config.Subjects, s.objects()),
-			First: info.State.FirstSeq, Last: info.State.LastSeq, Messages: info.State.Msgs,
-			Bytes: info.State.Bytes, LastTime: info.State.LastTime,
-		})
-	}
 	slices.SortFunc(st.Histories, func(a, b historyState) int { return strings.Compare(a.Epoch, b.Epoch) })
-	return st, l.currentState(ctx, s, &st)
+	return st, nil
 }
 
 // currentState adds what is known of the current stream. How far it was filled
 // stands on its last message: it takes up the histories in order.
 func (l *local) currentState(ctx context.Context, s site, st *siteState) error {
 	return l.conn.do(ctx, func(ctx context.Context) error {
-		stream, err := l.conn.js.Stream(ctx, s.current())
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read stream %q: %w", s.current(), err)
-		}
-		info := stream.CachedInfo()
-		for _, source := range info.Config.Sources {
-			if epoch, ok := s.epochOf(source.Name); ok {
-				st.Sourced = append(st.Sourced, epoch)
+		for try := 0; ; try++ {
+			stream, err := l.conn.js.Stream(ctx, s.current())
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("read stream %q: %w", s.current(), err)
+			}
+			info := stream.CachedInfo()
+			for _, source := range info.Config.Sources {
+				if epoch, ok := s.epochOf(source.Name); ok {
+					st.Sourced = max(st.Sourced, epoch)
+				}
+			}
+			if st.CurrentLast = info.State.LastSeq; info.State.Msgs == 0 {
+				return nil
+			}
+			last, err := stream.GetMsg(ctx, info.State.LastSeq)
+			if err == nil {
+				st.Through, _, _ = s.originOf(last.Header.Get(headerStreamSource))
+				return nil
+			}
+			// A message of the same subject may have taken its place.
+			if !errors.Is(err, jetstream.ErrMsgNotFound) || try == stateRetries {
+				return fmt.Errorf("read the end of stream %q: %w", s.current(), err)
 			}
 		}
-		st.CurrentLast = info.State.LastSeq
-		if info.State.Msgs == 0 {
-			return nil
-		}
-		last, err := stream.GetMsg(ctx, info.State.LastSeq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil // replaced since: reading on from the beginning is only slower
-		}
-		if err != nil {
-			return fmt.Errorf("read the end of stream %q: %w", s.current(), err)
-		}
-		st.Through, _, _ = s.originOf(last.Header.Get(headerStreamSource))
-		return nil
 	})
 }
 
-func (l *local) open(ctx context.Context, s site, o StreamOptions) (siteState, error) {
+func (l *local) open(ctx context.Context, s site, o StreamOptions, floor pipeline.Position) (siteState, error) {
 	if err := o.Validate(); err != nil {
 		return siteState{}, err
 	}
@@ -156,11 +168,22 @@ func (l *local) open(ctx context.Context, s site, o StreamOptions) (siteState, e
 			return st, err
 		}
 	}
-	if newest, ok := st.newest(); !ok || !newest.Open {
+	newest, ok := st.newest()
+	if ok && newest.Open && st.damaged(floor) {
+		// Its sequences must not be given out again for something else.
+		l.conn.log.Error("the history has lost its end, a new epoch begins", slog.String(telemetry.KeySite, s.name),
+			slog.String(telemetry.KeyEpoch, newest.Epoch), slog.Uint64(telemetry.KeySequence, newest.Last))
+		if err := l.closeHistory(ctx, s, newest.Epoch); err != nil {
+			return st, err
+		}
+		newest.Open = false
+	}
+	if !ok || !newest.Open {
 		if err := l.create(ctx, o.history(s, nextEpoch(newest.Epoch))); err != nil && !hasCode(err, codeSubjectOverlap) {
 			return st, err
 		}
 		// On an overlap somebody else was faster: theirs is the newest.
+		l.announce(s)
 	}
 	if err := l.ensure(ctx, o.claims(s)); err != nil {
 		return st, err
@@ -186,10 +209,15 @@ func (l *local) begin(ctx context.Context, s site, o StreamOptions, at pipeline.
 		}
 		return st, err
 	}
-	if err := l.conn.nc.Publish(s.announce(), nil); err != nil {
-		l.conn.log.Warn("cannot announce the new epoch", slog.String(telemetry.KeySite, s.name), slog.Any(telemetry.KeyError, err))
-	}
+	l.announce(s)
 	return l.settle(ctx, s, o)
+}
+
+// announce tells followers of a new epoch. Who misses it finds out by looking.
+func (l *local) announce(s site) {
+	if err := l.conn.nc.Publish(s.announce(), nil); err != nil {
+		l.conn.log.Debug("cannot announce the new epoch", slog.String(telemetry.KeySite, s.name), slog.Any(telemetry.KeyError, err))
+	}
 }
 
 // closeHistory takes the subjects away from a history, so that the next one can
@@ -212,9 +240,10 @@ func (l *local) closeHistory(ctx context.Context, s site, epoch string) error {
 }
 
 // settle brings the current stream up to date with the histories. It takes up
-// a newer epoch only once it has all of the older one, so that an older record
-// never replaces a newer one there; until then readers read the newer
-// epoch's history itself. What is not done now is done at the next opening.
+// one epoch at a time, and the next one only once it has all of that, so that an
+// older record never replaces a newer one there, whatever the server remembers
+// of former sources; until then readers read the newer epochs' histories
+// themselves. What is not done now is done at the next opening.
 func (l *local) settle(ctx context.Context, s site, o StreamOptions) (siteState, error) {
 	if err := l.ensure(ctx, o.current(s)); err != nil {
 		return siteState{}, err
@@ -228,7 +257,7 @@ func (l *local) settle(ctx context.Context, s site, o StreamOptions) (siteState,
 		next, waiting := nextSource(st)
 		switch {
 		case next != "":
-			if err := l.addSource(ctx, s, next); err != nil {
+			if err := l.takeUp(ctx, s, next); err != nil {
 				return st, err
 			}
 			continue
@@ -250,10 +279,10 @@ func (l *local) settle(ctx context.Context, s site, o StreamOptions) (siteState,
 // whether one waits for an older one.
 func nextSource(st siteState) (epoch string, waiting bool) {
 	for i, h := range st.Histories {
-		if slices.Contains(st.Sourced, h.Epoch) {
+		if h.Epoch <= st.Sourced {
 			continue
 		}
-		if i == 0 || drained(st, st.Histories[i-1]) {
+		if i == 0 || st.Sourced == "" || drained(st, st.Histories[i-1]) {
 			return h.Epoch, false
 		}
 		return "", true
@@ -266,7 +295,7 @@ func drained(st siteState, h historyState) bool {
 	return h.Messages == 0 || st.Through.Compare(pipeline.Position{Epoch: h.Epoch, Seq: h.Last}) >= 0
 }
 
-func (l *local) addSource(ctx context.Context, s site, epoch string) error {
+func (l *local) takeUp(ctx context.Context, s site, epoch string) error {
 	err := l.conn.do(ctx, func(ctx context.Context) error {
 		stream, err := l.conn.js.Stream(ctx, s.current())
 		if err != nil {
@@ -274,46 +303,30 @@ func (l *local) addSource(ctx context.Context, s site, epoch string) error {
 		}
 		cfg := stream.CachedInfo().Config
 		for _, source := range cfg.Sources {
-			if source.Name == s.history(epoch) {
-				return nil
+			if source.Name >= s.history(epoch) {
+				return nil // somebody else was faster
 			}
 		}
-		cfg.Sources = append(cfg.Sources, s.source(epoch))
+		cfg.Sources = []*jetstream.StreamSource{s.source(epoch)}
 		_, err = l.conn.js.UpdateStream(ctx, cfg)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("add epoch %s to the current state of site %q: %w", epoch, s.name, err)
+		return fmt.Errorf("have the current state of site %q take up epoch %s: %w", s.name, epoch, err)
 	}
 	return nil
 }
 
 // forget deletes closed histories of which retention has left nothing.
 func (l *local) forget(ctx context.Context, s site, st siteState) error {
-	for i, h := range st.Histories {
-		if h.Open || h.Messages > 0 || i == len(st.Histories)-1 || !drained(st, h) {
+	for _, h := range st.Histories {
+		if h.Open || h.Messages > 0 || h.Epoch >= st.Sourced {
 			continue
 		}
-		err := l.conn.do(ctx, func(ctx context.Context) error { return l.dropHistory(ctx, s, h) })
-		if err != nil {
+		err := l.conn.do(ctx, func(ctx context.Context) error { return l.conn.js.DeleteStream(ctx, h.Stream) })
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return fmt.Errorf("forget epoch %s of site %q: %w", h.Epoch, s.name, err)
 		}
-	}
-	return nil
-}
-
-func (l *local) dropHistory(ctx context.Context, s site, h historyState) error {
-	stream, err := l.conn.js.Stream(ctx, s.current())
-	if err != nil {
-		return err
-	}
-	cfg := stream.CachedInfo().Config
-	cfg.Sources = slices.DeleteFunc(slices.Clone(cfg.Sources), func(source *jetstream.StreamSource) bool { return source.Name == h.Stream })
-	if _, err := l.conn.js.UpdateStream(ctx, cfg); err != nil {
-		return err
-	}
-	if err := l.conn.js.DeleteStream(ctx, h.Stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return err
 	}
 	return nil
 }

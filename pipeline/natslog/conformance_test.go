@@ -11,3 +11,9 @@ func TestConformanceInProcess(t *testing.T) {
 		return harness(inProcess(t, testServer(t)))
 	})
 }
+
+func TestConformanceOverTCP(t *testing.T) {
+	pipelinetest.TestLog(t, func(t *testing.T) pipelinetest.Harness {
+		return harness(testConn(t, ConnectConfig{URL: testServer(t, listening).URL()}))
+	})
+}

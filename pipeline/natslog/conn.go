@@ -59,6 +59,8 @@ type Conn struct {
 
 	mu       sync.Mutex
 	watchers map[*func()]struct{} // called after a reconnection
+	// appended is, by site, how far this connection's writers know the history to reach.
+	appended map[string]pipeline.Position
 }
 
 // Connect connects to the log. It fails if the first attempt does, with the
@@ -189,6 +191,20 @@ func (c *Conn) onReconnect(*nats.Conn) {
 	for f := range c.watchers {
 		(*f)()
 	}
+}
+
+// reached notes that a history has come to a position, and returns the farthest
+// one noted.
+func (c *Conn) reached(siteName string, at pipeline.Position) pipeline.Position {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.appended == nil {
+		c.appended = make(map[string]pipeline.Position)
+	}
+	if at.Compare(c.appended[siteName]) > 0 {
+		c.appended[siteName] = at
+	}
+	return c.appended[siteName]
 }
 
 // onceReconnected has f called after each reconnection, until forget is called.

@@ -88,33 +88,10 @@ func (d *DeadLetters) Park(ctx context.Context, letter pipeline.DeadLetter) erro
 func (d *DeadLetters) Remove(ctx context.Context, owner string, ref pipeline.Ref) error {
 	subject := d.subject(owner, ref)
 	err := d.conn.do(ctx, func(ctx context.Context) error {
-		// Without reading the stream's state first: one request.
-		return purge(ctx, d.conn.nc, d.stream, subject)
+		return purge(ctx, d.conn.nc, d.stream, subject, 0)
 	})
 	if err != nil {
 		return fmt.Errorf("remove the dead letter of %s: %w", ref, err)
-	}
-	return nil
-}
-
-// purge deletes what a stream holds on one subject.
-func purge(ctx context.Context, nc *nats.Conn, stream, subject string) error {
-	request, err := json.Marshal(map[string]string{"filter": subject})
-	if err != nil {
-		return err
-	}
-	reply, err := nc.RequestWithContext(ctx, apiPrefix+"STREAM.PURGE."+stream, request)
-	if err != nil {
-		return err
-	}
-	var answer struct {
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(reply.Data, &answer); err != nil {
-		return fmt.Errorf("decode the server's answer: %w", err)
-	}
-	if answer.Error != nil {
-		return answer.Error
 	}
 	return nil
 }
@@ -140,14 +117,7 @@ func (d *DeadLetters) list(ctx context.Context, filter string, yield func(pipeli
 			})
 		}
 	}
-	var end uint64
-	err := d.conn.do(ctx, func(ctx context.Context) error {
-		stream, err := d.conn.js.Stream(ctx, d.stream)
-		if err == nil {
-			end = stream.CachedInfo().State.LastSeq
-		}
-		return err
-	})
+	end, err := d.conn.lastSeq(ctx, d.stream)
 	if err != nil {
 		return err
 	}

@@ -60,9 +60,11 @@ type subscription struct {
 	next     uint64 // the sequence to deliver next
 	end      uint64 // the epoch's last sequence once it has ended, else 0
 	ended    bool
-	consumer jetstream.Consumer
 	messages jetstream.MessagesContext
 	counted  uint64 // the consumer's sequence of the last message
+	// stuck is the record that is there and has not come since a time.
+	stuck      uint64
+	stuckSince time.Time
 }
 
 // Follow implements pipeline.History. A subscription survives reconnections
@@ -95,7 +97,7 @@ func (s *subscription) begin(ctx context.Context, after pipeline.Position) error
 	case after.Epoch > newest.Epoch:
 		return fmt.Errorf("%w: the newest epoch is %s", pipeline.ErrGap, newest.Epoch)
 	}
-	if err := s.within(newest); err != nil {
+	if err := s.within(st); err != nil {
 		return err
 	}
 	if err := s.makeConsumer(ctx, true); err != nil {
@@ -120,7 +122,11 @@ func (s *subscription) begin(ctx context.Context, after pipeline.Position) error
 }
 
 // within checks that the next record is there or will be the next one stored.
-func (s *subscription) within(h historyState) error {
+func (s *subscription) within(st siteState) error {
+	h, _ := st.history(s.epoch)
+	if st.damaged(pipeline.Position{}) {
+		return fmt.Errorf("%w: epoch %s ends at %d, but the current state has come to %s", pipeline.ErrGap, h.Epoch, h.Last, st.Through)
+	}
 	if s.next < h.First {
 		return fmt.Errorf("%w: records %d to %d of epoch %s are no longer there", pipeline.ErrGap, s.next, h.First-1, h.Epoch)
 	}
@@ -209,9 +215,10 @@ var (
 	errLost = errors.New("the consumer is lost")
 )
 
-// read delivers messages until it is interrupted or fails.
+// read delivers messages until it is time to look around, or it fails. Handing
+// over waits as long as it takes: only waiting for the server is interrupted.
 func (s *subscription) read(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, followCheck)
+	wait, cancel := context.WithTimeout(ctx, followCheck)
 	defer cancel()
 	s.mu.Lock()
 	s.interrupt = cancel
@@ -220,24 +227,19 @@ func (s *subscription) read(ctx context.Context) error {
 		if s.ended && s.next > s.end {
 			return pipeline.ErrEpochEnded
 		}
-		msg, err := s.messages.Next(jetstream.NextContext(ctx))
+		msg, err := s.messages.Next(jetstream.NextContext(wait))
 		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				err = s.take(context.WithoutCancel(ctx), msg)
-			} else {
-				err = errLookAround
-			}
-			if err == nil {
-				err = errLookAround
-			}
-			return err
-		case errors.Is(err, jetstream.ErrNoHeartbeat):
-			return errLookAround
-		case err != nil:
-			return fmt.Errorf("%w: %w", errLost, err)
+		case err == nil:
+			err = s.take(ctx, msg)
+		case wait.Err() != nil, errors.Is(err, jetstream.ErrNoHeartbeat):
+			err = errLookAround
+		default:
+			err = fmt.Errorf("%w: %w", errLost, err)
 		}
-		if err := s.take(ctx, msg); err != nil {
+		if err == nil && wait.Err() != nil {
+			err = errLookAround
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -303,7 +305,50 @@ func (s *subscription) lookAround(ctx context.Context) error {
 		s.h.conn.log.Debug("cannot look for a new epoch", slog.String(telemetry.KeySite, s.h.site.name), slog.Any(telemetry.KeyError, err))
 		return nil
 	}
-	return s.inspect(st)
+	if err := s.inspect(st); err != nil {
+		return err
+	}
+	return s.stalled(ctx, st)
+}
+
+// stalled finds out why a record that is there does not come: the server gives
+// no sign when it cannot read one.
+func (s *subscription) stalled(ctx context.Context, st siteState) error {
+	ours, _ := st.history(s.epoch)
+	switch {
+	case s.next > ours.Last:
+		s.stuck = 0
+		return nil
+	case s.stuck != s.next:
+		s.stuck, s.stuckSince = s.next, time.Now()
+		return nil
+	case time.Since(s.stuckSince) < followCheck/2:
+		return nil
+	}
+	err := s.h.conn.do(ctx, func(ctx context.Context) error {
+		stream, err := s.h.conn.js.Stream(ctx, ours.Stream)
+		if err == nil {
+			_, err = stream.GetMsg(ctx, s.next)
+		}
+		return err
+	})
+	var api *jetstream.APIError
+	switch {
+	case errors.As(err, &api):
+		return fmt.Errorf("%w: record %d of epoch %s cannot be read: %w", pipeline.ErrGap, s.next, s.epoch, err)
+	case err != nil:
+		return nil // the connection is down
+	}
+	return s.unlessFull(ctx)
+}
+
+// unlessFull has the consumer made again, unless it waits for settlements.
+func (s *subscription) unlessFull(ctx context.Context) error {
+	info, err := s.info(ctx)
+	if err != nil || info.NumAckPending >= followPending {
+		return nil
+	}
+	return fmt.Errorf("%w: it stands still at record %d", errLost, s.next)
 }
 
 // inspect draws the conclusions from what the site's streams are now.
@@ -323,23 +368,27 @@ func (s *subscription) inspect(st siteState) error {
 		}
 		return nil
 	}
-	return s.within(ours)
+	return s.within(st)
 }
 
 // lookUp reports whether the consumer of our name is the one we made.
 func (s *subscription) lookUp(ctx context.Context) (bool, error) {
-	var info *jetstream.ConsumerInfo
-	err := s.h.conn.do(ctx, func(ctx context.Context) error {
+	info, err := s.info(ctx)
+	if err != nil {
+		return false, err
+	}
+	return info.Config.Metadata[metaFollow] == s.nonce, nil
+}
+
+func (s *subscription) info(ctx context.Context) (info *jetstream.ConsumerInfo, err error) {
+	err = s.h.conn.do(ctx, func(ctx context.Context) error {
 		consumer, err := s.h.conn.js.Consumer(ctx, s.h.site.history(s.epoch), s.name)
 		if err == nil {
 			info = consumer.CachedInfo()
 		}
 		return err
 	})
-	if err != nil {
-		return false, err
-	}
-	return info.Config.Metadata[metaFollow] == s.nonce, nil
+	return info, err
 }
 
 // recover makes the consumer again where it stopped.
@@ -388,6 +437,8 @@ func (s *subscription) makeConsumer(ctx context.Context, first bool) error {
 		InactiveThreshold: followIdle,
 		Metadata:          map[string]string{metaFollow: s.nonce},
 	}
+	var consumer jetstream.Consumer
+	var err error
 	for try := 0; ; try++ {
 		if first || try > 0 {
 			err := s.h.conn.do(ctx, func(ctx context.Context) error { return s.h.conn.js.DeleteConsumer(ctx, stream, s.name) })
@@ -395,9 +446,8 @@ func (s *subscription) makeConsumer(ctx context.Context, first bool) error {
 				return fmt.Errorf("replace consumer %q: %w", s.name, err)
 			}
 		}
-		consumer, err := s.create(ctx, stream, cfg)
+		consumer, err = s.create(ctx, stream, cfg)
 		if err == nil {
-			s.consumer = consumer
 			break
 		}
 		if !errors.Is(err, jetstream.ErrConsumerExists) || try >= followRetries {
@@ -409,12 +459,11 @@ func (s *subscription) makeConsumer(ctx context.Context, first bool) error {
 	}
 	s.generation.Add(1)
 	s.counted = 0
-	messages, err := s.consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, s.h.conn.pullLimit()),
+	s.messages, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, s.h.conn.pullLimit()),
 		jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
 		return fmt.Errorf("read from consumer %q: %w", s.name, err)
 	}
-	s.messages = messages
 	return nil
 }
 

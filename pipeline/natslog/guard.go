@@ -57,7 +57,7 @@ func (s *Server) checkDisk(ctx context.Context) error {
 // revive restarts a server that has failed to write. There is space now: what
 // still cannot be written is from a time without.
 func (s *Server) revive(ctx context.Context, inner *natsserver.Server) error {
-	if inner.Running() && !hasWriteError(inner) || time.Since(s.revived) < reviveEvery {
+	if inner.Running() && inner.JetStreamEnabled() && !hasWriteError(inner) || time.Since(s.revived) < reviveEvery {
 		return nil
 	}
 	s.revived = time.Now()

@@ -63,12 +63,7 @@ func (h *History) readCurrent(ctx context.Context, q pipeline.Query, yield func(
 	if _, ok := st.newest(); !ok {
 		return pipeline.ErrNoHistory
 	}
-	// through is the place up to which everything was yielded.
-	through := st.Through
 	emit := func(m message, err error) error {
-		if m.at.Compare(through) > 0 {
-			through = m.at
-		}
 		var rec pipeline.Record
 		if err == nil {
 			rec, err = m.record(ctx, h.conn, h.site, q.HeadersOnly)
@@ -90,19 +85,17 @@ func (h *History) readCurrent(ctx context.Context, q pipeline.Query, yield func(
 	}
 	for _, epoch := range st.Histories {
 		// The current stream takes up an epoch only when it has all of those before.
-		if epoch.Epoch < through.Epoch {
+		if epoch.Epoch < st.Through.Epoch {
 			continue
 		}
 		request.Epoch, request.Start = epoch.Epoch, 1
-		if epoch.Epoch == through.Epoch {
-			request.Start = through.Seq + 1
+		if epoch.Epoch == st.Through.Epoch {
+			request.Start = st.Through.Seq + 1
 		}
 		if request.Start < epoch.First {
-			if epoch.Epoch == through.Epoch || epoch.First > 1 {
-				h.conn.log.Error("records are missing between the current state and the history",
-					slog.String(telemetry.KeySite, h.site.name), slog.String(telemetry.KeyEpoch, epoch.Epoch),
-					slog.Uint64(telemetry.KeySequence, request.Start), slog.Uint64(telemetry.KeyCount, epoch.First-request.Start))
-			}
+			h.conn.log.Error("records are missing between the current state and the history",
+				slog.String(telemetry.KeySite, h.site.name), slog.String(telemetry.KeyEpoch, epoch.Epoch),
+				slog.Uint64(telemetry.KeySequence, request.Start), slog.Uint64(telemetry.KeyCount, epoch.First-request.Start))
 			request.Start = epoch.First
 		}
 		err = h.scan(ctx, request, epoch.Last, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {

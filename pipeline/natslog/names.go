@@ -38,6 +38,8 @@ const (
 	headerBatchID       = "Nats-Batch-Id"
 	headerBatchSeq      = "Nats-Batch-Sequence"
 	headerBatchCommit   = "Nats-Batch-Commit"
+	// headerRequestInfo is on requests that cross from one account to another.
+	headerRequestInfo = "Nats-Request-Info"
 )
 
 // site is a site's token, from which all its names are built.

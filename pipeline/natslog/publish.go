@@ -101,3 +101,31 @@ func headerSize(h nats.Header) int {
 	}
 	return n
 }
+
+// purge deletes what a stream holds on one subject, up to a sequence, or all of
+// it for 0. It is one request, without reading the stream first.
+func purge(ctx context.Context, nc *nats.Conn, stream, subject string, through uint64) error {
+	request := struct {
+		Subject string `json:"filter"`
+		Before  uint64 `json:"seq,omitempty"`
+	}{Subject: subject}
+	if through > 0 {
+		request.Before = through + 1
+	}
+	data, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("encode purge of %q: %w", subject, err)
+	}
+	reply, err := nc.RequestWithContext(ctx, apiPrefix+"STREAM.PURGE."+stream, data)
+	if err != nil {
+		return err
+	}
+	var answer pubAck
+	if err := json.Unmarshal(reply.Data, &answer); err != nil {
+		return fmt.Errorf("decode the server's answer: %w", err)
+	}
+	if answer.Error != nil {
+		return answer.Error
+	}
+	return nil
+}

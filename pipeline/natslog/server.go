@@ -89,6 +89,9 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	inner.SetLogger(serverLog{s.log}, false, false)
+	if err := s.connectAccounts(inner); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	s.inner = inner
 	s.mu.Unlock()
@@ -96,7 +99,7 @@ func (s *Server) start(ctx context.Context) error {
 	if err := ready(ctx, inner); err != nil {
 		return err
 	}
-	if err := s.openAccounts(inner); err != nil {
+	if err := enableLog(inner); err != nil {
 		return err
 	}
 	if health := inner.Healthz(nil); health.Error != "" {

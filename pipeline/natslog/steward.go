@@ -45,9 +45,11 @@ type stewardRequest struct {
 type stewardReply struct {
 	State    siteState `json:"state"`
 	Consumer string    `json:"consumer,omitempty"`
-	Append   string    `json:"append,omitempty"`
-	Error    string    `json:"error,omitempty"`
-	Code     string    `json:"code,omitempty"`
+	// Prefix is what stands for "$JS.API" where the request came from, if not that.
+	Prefix string `json:"prefix,omitempty"`
+	Append string `json:"append,omitempty"`
+	Error  string `json:"error,omitempty"`
+	Code   string `json:"code,omitempty"`
 }
 
 // codes carries the errors that callers act on across the wire.
@@ -111,10 +113,10 @@ func (r *remote) state(ctx context.Context, s site) (siteState, error) {
 	return reply.State, err
 }
 
-func (r *remote) open(ctx context.Context, s site, o StreamOptions) (siteState, error) {
-	reply, err := r.ask(ctx, s, verbOpen, stewardRequest{Options: o})
+func (r *remote) open(ctx context.Context, s site, o StreamOptions, floor pipeline.Position) (siteState, error) {
+	reply, err := r.ask(ctx, s, verbOpen, stewardRequest{Options: o, At: floor})
 	if errors.Is(err, errNoSteward) {
-		return r.direct.open(ctx, s, o)
+		return r.direct.open(ctx, s, o, floor)
 	}
 	return reply.State, err
 }
@@ -135,9 +137,16 @@ func (r *remote) reader(ctx context.Context, s site, q readRequest) (jetstream.C
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, explain, stop := r.conn.denials.watch(ctx, apiPrefix)
+	js, prefix := r.conn.js, apiPrefix
+	if reply.Prefix != "" {
+		prefix = reply.Prefix
+		if js, err = jetstream.NewWithAPIPrefix(r.conn.nc, prefix, jetstream.WithDefaultTimeout(requestTimeout)); err != nil {
+			return nil, nil, fmt.Errorf("read through %q: %w", prefix, err)
+		}
+	}
+	ctx, explain, stop := r.conn.denials.watch(ctx, prefix)
 	defer stop()
-	consumer, err := r.conn.js.Consumer(ctx, q.stream(s), reply.Consumer)
+	consumer, err := js.Consumer(ctx, q.stream(s), reply.Consumer)
 	if err != nil {
 		return nil, nil, fmt.Errorf("look up the reader of stream %q: %w", q.stream(s), explainAPI(explain(err)))
 	}
@@ -162,13 +171,15 @@ type steward struct {
 	stop  context.CancelFunc
 	ctx   context.Context //nolint:containedctx // the life of the service, ended by close
 
-	mu   sync.Mutex
-	next map[string]int // reader slot by site
+	mu     sync.Mutex
+	next   map[string]int // reader slot by site
+	closed bool           // no more work is taken
 }
 
 const (
 	stewardWorkers = 8
 	stewardTimeout = 15 * time.Second
+	sweepEvery     = 6 * time.Hour
 )
 
 func startSteward(conn *Conn, log *slog.Logger) (*steward, error) {
@@ -181,15 +192,56 @@ func startSteward(conn *Conn, log *slog.Logger) (*steward, error) {
 		cancel()
 		return nil, fmt.Errorf("start the steward: %w", err)
 	}
+	st.wg.Go(st.sweep)
 	return st, nil
+}
+
+// sweep collects the sites' unused large bodies now and then.
+func (st *steward) sweep() {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-st.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := st.sweepOnce(st.ctx); err != nil && st.ctx.Err() == nil {
+			st.log.Warn("cannot collect unused large bodies", slog.Any(telemetry.KeyError, err))
+		}
+	}
+}
+
+func (st *steward) sweepOnce(ctx context.Context) error {
+	var sites []string
+	err := st.conn.do(ctx, func(ctx context.Context) error {
+		lister := st.conn.js.ListStreams(ctx)
+		for info := range lister.Info() {
+			name := info.Config.Metadata[metaSite]
+			if info.Config.Name == siteOf(name).claims() && info.State.Msgs > 0 {
+				sites = append(sites, name)
+			}
+		}
+		return lister.Err()
+	})
+	for _, name := range sites {
+		removed, collectErr := st.conn.CollectClaims(ctx, name)
+		err = errors.Join(err, collectErr)
+		if removed > 0 {
+			st.log.Info("removed unused large bodies", slog.String(telemetry.KeySite, name), slog.Int(telemetry.KeyCount, removed))
+		}
+	}
+	return err
 }
 
 // close ends the service and waits for the requests at work.
 func (st *steward) close() error {
 	st.stop()
-	err := st.conn.Close() // no more requests come
+	st.mu.Lock()
+	st.closed = true
+	st.mu.Unlock()
 	st.wg.Wait()
-	return err
+	return st.conn.Close()
 }
 
 func (st *steward) take(msg *nats.Msg) {
@@ -199,6 +251,11 @@ func (st *steward) take(msg *nats.Msg) {
 	select {
 	case st.slots <- struct{}{}:
 	case <-st.ctx.Done():
+		return
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.closed {
 		return
 	}
 	st.wg.Go(func() {
@@ -248,11 +305,14 @@ func (st *steward) answer(ctx context.Context, msg *nats.Msg) (reply stewardRepl
 	case verbState:
 		reply.State, err = do.state(ctx, s)
 	case verbOpen:
-		reply.State, err = do.open(ctx, s, q.Options)
+		reply.State, err = do.open(ctx, s, q.Options, q.At)
 	case verbBegin:
 		reply.State, err = do.begin(ctx, s, q.Options, q.At)
 	case verbReader:
 		reply.Consumer, err = st.reader(ctx, s, q.Read)
+		if msg.Header.Get(headerRequestInfo) != "" {
+			reply.Prefix = sitePrefix // it came out of the site's account
+		}
 	case verbAppend:
 		reply.Append, err = do.appendOf(ctx, s, q.At)
 	default:

@@ -116,10 +116,13 @@ func (o StreamOptions) claims(s site) jetstream.StreamConfig {
 	}
 }
 
-// source is how the current stream takes up one epoch.
+// source is how the current stream takes up one epoch. Without a start the
+// server would begin a source that is added later at the time of the last
+// message it holds, and leave out what is older.
 func (s site) source(epoch string) *jetstream.StreamSource {
 	return &jetstream.StreamSource{
-		Name: s.history(epoch),
+		Name:        s.history(epoch),
+		OptStartSeq: 1,
 		SubjectTransforms: []jetstream.SubjectTransformConfig{
 			{Source: s.all(), Destination: s.currentAll()},
 		},
@@ -206,10 +209,8 @@ type siteState struct {
 	// in the history up to which it was filled. Both are zero without one.
 	CurrentLast uint64            `json:"currentLast"`
 	Through     pipeline.Position `json:"through"`
-	// Sourced lists the epochs that the current stream takes up.
-	Sourced []string `json:"sourced"`
-	// Claims tells whether there is a stream for large bodies.
-	Claims bool `json:"claims"`
+	// Sourced is the epoch that the current stream takes up, or empty.
+	Sourced string `json:"sourced,omitempty"`
 }
 
 // newest returns the last epoch.
@@ -227,4 +228,20 @@ func (s siteState) history(epoch string) (historyState, bool) {
 		}
 	}
 	return historyState{}, false
+}
+
+// damaged reports whether the newest history has lost its end: the current
+// stream, or whoever knows of floor, has more of it than it has itself.
+func (s siteState) damaged(floor pipeline.Position) bool {
+	newest, ok := s.newest()
+	if !ok {
+		return false
+	}
+	last := pipeline.Position{Epoch: newest.Epoch, Seq: newest.Last}
+	for _, p := range []pipeline.Position{s.Through, floor} {
+		if p.Epoch == newest.Epoch && p.Compare(last) > 0 {
+			return true
+		}
+	}
+	return false
 }

@@ -50,7 +50,7 @@ func (c *Conn) Writer(ctx context.Context, siteName string, opts StreamOptions) 
 		return nil, errors.New("open the history for writing: the site's name is missing")
 	}
 	w := &Writer{conn: c, site: siteOf(siteName), opts: opts, name: ulid.Make().String()}
-	st, err := c.admin.open(ctx, w.site, opts)
+	st, err := c.admin.open(ctx, w.site, opts, c.reached(siteName, pipeline.Position{}))
 	if err != nil {
 		return nil, fmt.Errorf("open the history of site %q for writing: %w", siteName, err)
 	}
@@ -86,6 +86,7 @@ func (w *Writer) Append(ctx context.Context, events []pipeline.Event) (pipeline.
 		}
 		return pipeline.Position{}, err
 	}
+	w.conn.reached(w.site.name, at)
 	return at, nil
 }
 
