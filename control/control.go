@@ -109,7 +109,7 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 	}
 	err = mgr.Start(ctx)
 	r.stop()
-	if err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+	if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
 		return fmt.Errorf("run the controller: %w", err)
 	}
 	return nil

@@ -303,7 +303,7 @@ func TestRefusals(t *testing.T) {
 	older := r.put("older", `{source: {site: prod}, namespaces: {names: [shop]}}`)
 	r.stage.show(older, quiet(1))
 	r.becomes("older", calm)
-	<-time.After(1100 * time.Millisecond) //nolint:forbidigo // creation times have whole seconds
+	<-time.After(1100 * time.Millisecond) // creation times have whole seconds
 	later := r.put("later", `{source: {site: other}, namespaces: {names: ["s*"]}}`)
 	r.stage.show(later, quiet(1))
 	got = r.becomes("later", "Failed -Overlap")
@@ -426,7 +426,7 @@ func TestRestart(t *testing.T) {
 		return nil
 	})
 	r.stage.show(owner, quiet(4))
-	<-time.After(time.Second) //nolint:forbidigo // that nothing happens takes a while to see
+	<-time.After(time.Second) // that nothing happens takes a while to see
 	after := r.get("a")
 	if diff := cmp.Diff(before.Status, after.Status); diff != "" || before.ResourceVersion != after.ResourceVersion {
 		t.Errorf("a restart over an unchanged state wrote the status (-before +after)\n%s", diff)

@@ -237,13 +237,6 @@ func (k *keeper) wrote(status v1alpha1.ReplicationStatus, base string) {
 	k.situation.anew = false
 }
 
-// refused returns why the Replication is not carried out, nil if it is.
-func (k *keeper) refused() *refusal {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.situation.refused
-}
-
 // workOf is a text that differs when the run must be another.
 func workOf(spec v1alpha1.ReplicationSpec) string {
 	spec.OnDelete = ""

@@ -165,7 +165,7 @@ func (r *reconciler) hold(ctx context.Context, repl *v1alpha1.Replication, want 
 	} else {
 		controllerutil.RemoveFinalizer(repl, v1alpha1.Finalizer)
 	}
-	if err := r.client.Patch(ctx, repl, patch); err != nil && !(apierrors.IsNotFound(err) && !want) {
+	if err := r.client.Patch(ctx, repl, patch); err != nil && (want || !apierrors.IsNotFound(err)) {
 		return fmt.Errorf("set finalizer of replication %q: %w", client.ObjectKeyFromObject(repl), err)
 	}
 	return nil

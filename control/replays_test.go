@@ -64,7 +64,7 @@ func TestPausedRun(t *testing.T) {
 			t.Errorf("nothing waits: %+v", s)
 		}
 		write(4)
-		time.Sleep(pausedPoll + time.Second)
+		<-time.After(pausedPoll + time.Second)
 		if s := run.Snapshot(); s.Behind != 4 || s.Lag != time.Second || s.Heard.IsZero() {
 			t.Errorf("4 wait for a second: %+v", s)
 		}
@@ -72,7 +72,7 @@ func TestPausedRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		write(2)
-		time.Sleep(pausedPoll)
+		<-time.After(pausedPoll)
 		if s := run.Snapshot(); s.Behind < 2 {
 			t.Errorf("of a new epoch: %+v", s)
 		}

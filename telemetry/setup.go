@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/otlptranslator"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
@@ -51,15 +52,15 @@ func Setup(ctx context.Context, s Settings) (*Telemetry, error) {
 		return nil, errors.Join(err, t.Shutdown(ctx))
 	}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		s.Log.LogAttrs(context.Background(), slog.LevelWarn, "telemetry export failed", slog.Any(KeyError, err))
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "telemetry export failed", slog.Any(KeyError, err))
 	}))
 	return t, nil
 }
 
 func (t *Telemetry) setupMetrics(s Settings) error {
 	// The table holds whole Prometheus names: nothing is added to them.
-	exporter, err := promexporter.New(promexporter.WithRegisterer(t.registry), promexporter.WithoutUnits(),
-		promexporter.WithoutCounterSuffixes(), promexporter.WithoutScopeInfo(), promexporter.WithoutTargetInfo())
+	exporter, err := promexporter.New(promexporter.WithRegisterer(t.registry), promexporter.WithoutScopeInfo(), promexporter.WithoutTargetInfo(),
+		promexporter.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithoutSuffixes))
 	if err != nil {
 		return fmt.Errorf("start metrics: %w", err)
 	}

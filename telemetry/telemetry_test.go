@@ -23,7 +23,7 @@ func setup(t *testing.T) *telemetry.Telemetry {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := tel.Shutdown(context.Background()); err != nil {
+		if err := tel.Shutdown(context.WithoutCancel(t.Context())); err != nil {
 			t.Errorf("shut down: %v", err)
 		}
 	})

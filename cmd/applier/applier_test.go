@@ -260,7 +260,7 @@ func ready(t *testing.T, side string, want bool) {
 			return err
 		}
 		req.Close = true
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
 		if err != nil {
 			return err
 		}
@@ -310,7 +310,7 @@ func TestRefusesToStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := server.Shutdown(context.Background()); err != nil {
+		if err := server.Shutdown(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -332,7 +332,8 @@ func TestRefusesToStart(t *testing.T) {
 		"Unreachable": {[]string{"--kubeconfig=" + dead, "--nats-url=" + server.URL()}, app.ExitFailed, []string{"is unreachable", "check its address"}},
 		"TakenPort": {
 			[]string{"--kubeconfig=" + known.Kubeconfig(), "--store-dir=" + t.TempDir(), "--nats-listen=" + strings.TrimPrefix(server.URL(), "nats://")},
-			app.ExitFailed, []string{strings.TrimPrefix(server.URL(), "nats://"), "choose another address with --nats-listen"},
+			app.ExitFailed,
+			[]string{strings.TrimPrefix(server.URL(), "nats://"), "choose another address with --nats-listen"},
 		},
 	}
 	for name, tc := range cases {

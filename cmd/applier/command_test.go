@@ -19,7 +19,7 @@ const key = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
 
 // execute runs the command to its end and returns its exit code and what it said.
 func execute(ctx context.Context, args ...string) (int, string) {
-	cmd := newCommand()
+	cmd := newCommand() //nolint:contextcheck // it is handed ctx when it is executed
 	cmd.SetArgs(args)
 	var stderr bytes.Buffer
 	code := app.Execute(ctx, cmd, &stderr)

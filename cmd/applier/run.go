@@ -160,9 +160,6 @@ func (p *program) reach(ctx context.Context, ready func()) error {
 		if err == nil {
 			break
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
 		if !p.options.embedded() || pipeline.ClassOf(err) != pipeline.Transient {
 			return err
 		}
@@ -173,9 +170,6 @@ func (p *program) reach(ctx context.Context, ready func()) error {
 		}
 	}
 	if err := p.checkInstalled(ctx, grace); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return err
 	}
 	ready()

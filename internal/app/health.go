@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -45,11 +46,7 @@ func (h *Health) add(to *map[string]Check, name string, c Check) {
 func (h *Health) checks(of *map[string]Check) map[string]Check {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	copied := make(map[string]Check, len(*of))
-	for name, c := range *of {
-		copied[name] = c
-	}
-	return copied
+	return maps.Clone(*of)
 }
 
 // handler answers with one line per check, and 503 if one fails.

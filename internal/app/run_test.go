@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
@@ -33,14 +34,17 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func get(t *testing.T, address, path string) (int, string) {
+// client asks the side port.
+var client = &http.Client{Timeout: 10 * time.Second}
+
+func get(ctx context.Context, t *testing.T, address, path string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Close = true
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +69,7 @@ func TestRun(t *testing.T) {
 	s.Health.Live("pulse", func(context.Context) error { return nil })
 
 	atStart := Unit{Name: "engine", Run: func(ctx context.Context, ready func()) error {
-		code, body := get(t, s.Options.Listen, "/readyz")
+		code, body := get(ctx, t, s.Options.Listen, "/readyz")
 		want := "[-] peer: no route to it\n[-] started: waiting for the engine to start\n"
 		if code != http.StatusServiceUnavailable || body != want {
 			t.Errorf("while starting, /readyz answered %d %q, want 503 %q", code, body, want)
@@ -83,11 +87,11 @@ func TestRun(t *testing.T) {
 			{"/debug/pprof/cmdline", "test"},
 			{"/debug/pprof/", "goroutine"},
 		} {
-			if code, body := get(t, s.Options.Listen, tc.path); code != http.StatusOK || !strings.Contains(body, tc.want) {
+			if code, body := get(ctx, t, s.Options.Listen, tc.path); code != http.StatusOK || !strings.Contains(body, tc.want) {
 				t.Errorf("%s answered %d %.200q, want 200 with %q", tc.path, code, body, tc.want)
 			}
 		}
-		if code, _ := get(t, s.Options.Listen, "/nothing"); code != http.StatusNotFound {
+		if code, _ := get(ctx, t, s.Options.Listen, "/nothing"); code != http.StatusNotFound {
 			t.Errorf("an unknown path answered %d", code)
 		}
 		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {

@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof" //nolint:gosec // G108: served by our own mux, to this machine only
+	"net/http/pprof"
 	"time"
 
 	"github.com/dr-syncer/dr-syncer/telemetry"

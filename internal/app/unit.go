@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -152,8 +153,7 @@ func endOf(r *running) error {
 
 func stop(ctx context.Context, log *slog.Logger, started []*running) error {
 	var errs []error
-	for i := len(started) - 1; i >= 0; i-- {
-		r := started[i]
+	for _, r := range slices.Backward(started) {
 		limit := r.StopTimeout
 		if limit == 0 {
 			limit = DefaultStopTimeout

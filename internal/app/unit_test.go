@@ -59,7 +59,7 @@ func (j *journal) unit(name string, starting, failing, stopping time.Duration) U
 			return errBoom
 		case <-ctx.Done():
 		}
-		time.Sleep(stopping)
+		<-time.After(stopping)
 		j.add("stop " + name)
 		return ctx.Err()
 	}}
@@ -159,7 +159,7 @@ func TestSupervise(t *testing.T) {
 				if diff := cmp.Diff(tc.want, j.all()); diff != "" {
 					t.Errorf("%s (-want +got)\n%s", tc.reason, diff)
 				}
-				time.Sleep(time.Minute) // of fake time, in which one that was left behind ends
+				<-time.After(time.Minute) // of fake time, in which one that was left behind ends
 			})
 		})
 	}
@@ -229,12 +229,15 @@ func TestRestarting(t *testing.T) {
 		want    []string
 	}{
 		"NeverWorked": {
-			"a failure before anything worked ends the program", [][2]time.Duration{{time.Hour, time.Second}}, "group: b: boom",
+			"a failure before anything worked ends the program",
+			[][2]time.Duration{{time.Hour, time.Second}},
+			"group: b: boom",
 			[]string{"start log", "start a", "start b", "stop a", "stop log"},
 		},
 		"Again": {
 			"a later one starts the group over, and leaves the log alone",
-			[][2]time.Duration{{0, time.Second}, {time.Hour, time.Second}, {0, 0}}, "",
+			[][2]time.Duration{{0, time.Second}, {time.Hour, time.Second}, {0, 0}},
+			"",
 			[]string{
 				"start log", "start a", "start b", "stop a", "start a", "start b", "stop a", "start a", "start b", "stop b", "stop a", "stop log",
 			},
