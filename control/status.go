@@ -268,7 +268,8 @@ func worthWriting(written, next v1alpha1.ReplicationStatus, ago time.Duration) b
 	return !equality.Semantic.DeepEqual(written, next) || moved && ago >= positionEvery
 }
 
-// lagMoved reports whether the lag came, went, or changed by a tenth.
+// lagMoved reports whether the lag came, went, or changed by a tenth. What has not
+// waited for a second is no lag yet, but a heartbeat on its way.
 func lagMoved(a, b *v1alpha1.Lag) bool {
 	if a == nil || b == nil {
 		return a != b
@@ -277,5 +278,6 @@ func lagMoved(a, b *v1alpha1.Lag) bool {
 		d := max(a-b, b-a)
 		return d > 0 && (a == 0 || b == 0 || d*10 >= min(a, b))
 	}
-	return moved(a.Events, b.Events) || moved(a.Seconds, b.Seconds)
+	young := a.Events == 0 && b.Seconds == 0
+	return moved(a.Events, b.Events) && !young || moved(a.Seconds, b.Seconds)
 }

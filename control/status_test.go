@@ -298,7 +298,8 @@ func TestWorthWriting(t *testing.T) {
 		"Count":         {"a count", func(s *v1alpha1.ReplicationStatus) { s.Counts.Synced++ }, 0, true},
 		"Phase":         {"the phase", func(s *v1alpha1.ReplicationStatus) { s.Phase = v1alpha1.PhasePaused }, 0, true},
 		"Generation":    {"a spec was seen", func(s *v1alpha1.ReplicationStatus) { s.ObservedGeneration++ }, 0, true},
-		"LagAppears":    {"a lag appears", func(s *v1alpha1.ReplicationStatus) { s.Lag = &v1alpha1.Lag{Events: 1} }, 0, true},
+		"LagAppears":    {"a lag appears", func(s *v1alpha1.ReplicationStatus) { s.Lag = &v1alpha1.Lag{Events: 1, Seconds: 1} }, 0, true},
+		"Passing":       {"a heartbeat is on its way", func(s *v1alpha1.ReplicationStatus) { s.Lag = &v1alpha1.Lag{Events: 1} }, 0, false},
 		"LagGone":       {"a lag is not known any more", func(s *v1alpha1.ReplicationStatus) { s.Lag = nil }, 0, true},
 	}
 	for name, tc := range cases {

@@ -148,6 +148,12 @@ func (s *source) put(namespace, name, value string) {
 		e.APIVersion, e.Kind = "v1", map[string]string{"namespaces": "Namespace", "configmaps": "ConfigMap"}[o.ref.Resource]
 		events = append(events, e)
 	}
+	s.beat(events...)
+}
+
+// beat writes events and a heartbeat.
+func (s *source) beat(events ...pipeline.Event) {
+	s.Helper()
 	beat, err := pipeline.Heartbeat{Time: time.Now(), Incarnation: "I"}.Event("prod")
 	if err != nil {
 		s.Fatal(err)
@@ -187,6 +193,7 @@ func TestReplicates(t *testing.T) {
 	arrives(t, c, "whole", "a", "2")
 	eventually(t, "the status says so", func() error { return replicated(c, 2) })
 	ready(t, side, true)
+	src.idle(c)
 	src.close()
 	stopped(t, stop)
 
@@ -209,6 +216,26 @@ func TestReplicates(t *testing.T) {
 	}
 	src.close()
 	stopped(t, stop)
+}
+
+// idle sends heartbeats for a while: no status may be written for them.
+func (s *source) idle(c *kubetest.Cluster) {
+	s.Helper()
+	version := func() string {
+		out, err := c.Kubectl("get", "replication", "-n", "default", "whole", "-o", "jsonpath={.metadata.resourceVersion}")
+		if err != nil {
+			s.Fatal(err)
+		}
+		return out
+	}
+	before := version()
+	for range 300 {
+		s.beat()
+		<-time.After(10 * time.Millisecond)
+	}
+	if after := version(); after != before {
+		s.Errorf("an idle source's heartbeats had the status written: version %s became %s", before, after)
+	}
 }
 
 func replicated(c *kubetest.Cluster, synced int) error {
