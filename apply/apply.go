@@ -226,7 +226,7 @@ func (a *Applier) attempt(ctx context.Context, r pipeline.Record, d *desired) (p
 	t := target{shelf: s, key: key{d.namespace, d.name}, record: r, desired: d}
 	for range maxRounds {
 		e := s.look(t.key)
-		if e.unproven != "" && e.digest == d.digest && !owns(e.unproven, d.marked(e.origin, "")) {
+		if e.unproven != "" && e.digest == d.digest && !owns(e.unproven, d.marked(e.origin, binding{})) {
 			e.drifted = true
 		}
 		p := a.policy
@@ -235,7 +235,7 @@ func (a *Applier) attempt(ctx context.Context, r pipeline.Record, d *desired) (p
 			return !a.selector.Namespace(from) || namespace != d.namespace || name != d.name
 		}
 		act := decide(r, d.digest, e, p)
-		res, err := a.perform(ctx, t, e, act)
+		res, err := a.perform(ctx, t, act)
 		if !errors.Is(err, errAgain) {
 			return res, err
 		}
@@ -254,7 +254,7 @@ type target struct {
 // errAgain has the attempt decide anew.
 var errAgain = errors.New("decide again")
 
-func (a *Applier) perform(ctx context.Context, t target, e entry, act action) (pipeline.Result, error) {
+func (a *Applier) perform(ctx context.Context, t target, act action) (pipeline.Result, error) {
 	switch act.verb {
 	case doNothing:
 		if act.result == pipeline.ResultUnchanged && t.record.Op == pipeline.OpPut {
@@ -269,7 +269,7 @@ func (a *Applier) perform(ctx context.Context, t target, e entry, act action) (p
 		}
 		return "", errAgain
 	case doApply:
-		return a.write(ctx, t, e, act.uid)
+		return a.write(ctx, t, binding{uid: act.uid, fresh: act.fresh})
 	case doDelete:
 		return a.remove(ctx, t, act.uid)
 	}
@@ -277,30 +277,26 @@ func (a *Applier) perform(ctx context.Context, t target, e entry, act action) (p
 }
 
 // write applies, and handles what the server says to it.
-func (a *Applier) write(ctx context.Context, t target, e entry, uid string) (pipeline.Result, error) {
-	created, err := a.send(ctx, t, uid)
+func (a *Applier) write(ctx context.Context, t target, to binding) (pipeline.Result, error) {
+	created, err := a.send(ctx, t, to)
 	switch {
 	case err == nil && created:
 		return pipeline.ResultCreated, nil
 	case err == nil:
-		if e.holder == absent {
-			a.log.Warn("an object appeared while its copy was being created and was taken over",
-				telemetry.KeyKind, t.record.Ref.GroupResource().String(), telemetry.KeyNamespace, t.key.namespace, telemetry.KeyName, t.key.name)
-		}
 		return pipeline.ResultConfigured, nil
-	case kube.IsConflict(err) && uid != "":
+	case kube.IsConflict(err) && to != binding{}:
 		if err := a.refresh(ctx, t); err != nil {
 			return "", err
 		}
 		return "", errAgain
-	case pipeline.ClassOf(err) == pipeline.Immutable && uid != "":
-		return a.replace(ctx, t, uid, err)
+	case pipeline.ClassOf(err) == pipeline.Immutable && to.uid != "":
+		return a.replace(ctx, t, to.uid, err)
 	}
 	return "", fmt.Errorf("apply %s: %w", t.record.Ref, err)
 }
 
 // send makes the one request of a write and records its outcome.
-func (a *Applier) send(ctx context.Context, t target, uid string) (created bool, err error) {
+func (a *Applier) send(ctx context.Context, t target, to binding) (created bool, err error) {
 	if !t.shelf.begin(t.key) {
 		return false, errors.New("another Replication is writing this object")
 	}
@@ -310,7 +306,7 @@ func (a *Applier) send(ctx context.Context, t target, uid string) (created bool,
 	if v := gjson.GetBytes(t.desired.body, "apiVersion").Str; v != "" {
 		kind.Version = v[strings.LastIndexByte(v, '/')+1:]
 	}
-	m, created, err := a.client.Apply(ctx, kind, t.key.namespace, t.key.name, t.desired.marked(origin, uid))
+	m, created, err := a.client.Apply(ctx, kind, t.key.namespace, t.key.name, t.desired.marked(origin, to))
 	if err != nil {
 		t.shelf.abort(t.key)
 		return false, err
@@ -340,7 +336,7 @@ func (a *Applier) replace(ctx context.Context, t target, uid string, cause error
 		return "", pipeline.WithClass(pipeline.Dependency,
 			fmt.Errorf("recreate %s: the former copy is still being deleted", t.record.Ref))
 	}
-	if _, err := a.send(ctx, t, ""); err != nil {
+	if _, err := a.send(ctx, t, binding{fresh: true}); err != nil {
 		return "", fmt.Errorf("recreate %s: %w", t.record.Ref, err)
 	}
 	return pipeline.ResultRecreated, nil

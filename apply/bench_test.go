@@ -80,7 +80,7 @@ func BenchmarkRewrite(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		d.marked(originOf(r), "c")
+		d.marked(originOf(r), binding{uid: "c"})
 	}
 }
 
@@ -142,7 +142,7 @@ func BenchmarkFirstCopy(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			bodies[i] = d.marked(originOf(r), "")
+			bodies[i] = d.marked(originOf(r), binding{fresh: true})
 		}
 		bare += each(func(i int) error {
 			r := record(namespace+"-bare", i)

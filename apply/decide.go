@@ -12,7 +12,8 @@ type verb uint8
 const (
 	// doNothing: the record has no effect; the action's result says why.
 	doNothing verb = iota
-	// doApply: one server-side apply, bound to the action's UID if it has one.
+	// doApply: one server-side apply, bound to the action's UID or to there being
+	// no such object. Only one that adopts is bound to neither.
 	doApply
 	// doDelete: one delete with the action's UID as precondition.
 	doDelete
@@ -26,6 +27,7 @@ const (
 type action struct {
 	verb   verb
 	uid    string          // of the copy that is meant
+	fresh  bool            // there must be no such object
 	result pipeline.Result // of doNothing
 	class  pipeline.Class  // of doRefuse
 	reason string
@@ -70,7 +72,7 @@ func skip(reason string) action {
 func decidePut(r pipeline.Record, want pipeline.Digest, e entry, p policy) action {
 	switch e.holder {
 	case absent:
-		return action{verb: doApply}
+		return action{verb: doApply, fresh: true}
 	case foreign:
 		if p.adopt {
 			return action{verb: doApply}

@@ -56,7 +56,8 @@ func TestDecide(t *testing.T) {
 	retain := func(p *policy) { p.retain = true }
 	orphans := func(p *policy) { p.adopt, p.orphaned = true, func(m string) bool { return m == "late" } }
 	displaced := func(p *policy) { p.displaced = func(from string) bool { return from == "old" } }
-	apply := action{verb: doApply}
+	create := action{verb: doApply, fresh: true}
+	adopted := action{verb: doApply}
 	update := action{verb: doApply, uid: "c1"}
 	remove := action{verb: doDelete, uid: "c1"}
 	unchanged := action{verb: doNothing, result: pipeline.ResultUnchanged}
@@ -72,9 +73,9 @@ func TestDecide(t *testing.T) {
 		want   action
 		reason string
 	}{
-		"put, nothing there":             {record: put(), want: apply},
+		"put, nothing there":             {record: put(), want: create},
 		"put, foreign":                   {record: put(), entry: entry{holder: foreign}, want: refused},
-		"put, foreign, adopt":            {record: put(), entry: entry{holder: foreign}, policy: adopt, want: apply},
+		"put, foreign, adopt":            {record: put(), entry: entry{holder: foreign}, policy: adopt, want: adopted},
 		"put, another's":                 {record: put(), entry: copyOf(func(e *entry) { e.mark = "other" }), want: refused},
 		"put, another's, adopt":          {record: put(), entry: copyOf(func(e *entry) { e.mark = "other" }), policy: orphans, want: refused, reason: "two Replications would fight"},
 		"put, orphan":                    {record: put(), entry: copyOf(func(e *entry) { e.mark = "late" }), want: refused, reason: "the policy is to refuse"},
@@ -177,6 +178,8 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			t.Fatal("deletes without a tombstone")
 		case got.verb == doDelete && (!ours || p.retain || got.uid != e.uid):
 			t.Fatal("deletes what is not ours, or retained, or without its UID")
+		case got.verb == doApply && e.holder == absent && !got.fresh:
+			t.Fatal("creates without making sure that there is nothing")
 		case writes && e.holder == foreign && !p.adopt:
 			t.Fatal("touches a foreign object")
 		case writes && e.holder == marked && e.mark == "other":

@@ -357,6 +357,21 @@ func TestForeignIsUntouched(t *testing.T) {
 		t.Errorf("value is %q, want theirs", got)
 	}
 
+	t.Run("one that the watch has not shown yet", func(t *testing.T) {
+		s.kubectl("create", "configmap", "-n", s.ns, "unseen", "--from-literal=value=mine")
+		shelf, err := s.inventory.shelf(t.Context(), pipeline.GroupResource{Resource: "configmaps"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the watch has passed it", func() bool { return shelf.look(key{s.ns, "unseen"}).holder == foreign })
+		shelf.refresh(key{s.ns, "unseen"}, nil) // as if it had not
+		s.fail(a, s.configMap("unseen", "theirs"), pipeline.Foreign, "not a copy")
+		if got := s.value("unseen"); got != "mine" {
+			t.Errorf("value is %q, want mine", got)
+		}
+		shelf.refresh(key{s.ns, "unseen"}, nil)
+		s.apply(adopting, s.configMap("unseen", "theirs"), pipeline.ResultConfigured)
+	})
 	t.Run("one that appears while we run", func(t *testing.T) {
 		s.kubectl("create", "configmap", "-n", s.ns, "b", "--from-literal=value=mine")
 		shelf, err := s.inventory.shelf(t.Context(), pipeline.GroupResource{Resource: "configmaps"})

@@ -131,16 +131,27 @@ func (w rewriter) labels(b []byte, ref pipeline.Ref, old gjson.Result, name stri
 	return append(appendMember(b, v1alpha1.LabelReplication, w.mark), '}')
 }
 
-// marked is the body to send: with the annotations of ours and, if uid is not
-// empty, bound to the object that has it.
-func (d desired) marked(origin Origin, uid string) []byte {
+// binding says which object a body may be applied to. The server refuses any other.
+type binding struct {
+	// uid, if not empty, is of the object that it must be.
+	uid string
+	// fresh means that there must be no such object.
+	fresh bool
+}
+
+// neverVersion is a resourceVersion that no object has: the store's revisions of objects
+// begin at 2. A server-side apply that names it creates an object or is refused.
+const neverVersion = "1"
+
+// marked is the body to send: with the annotations of ours, and bound.
+func (d desired) marked(origin Origin, to binding) []byte {
 	ours := make([]byte, 1, 256)
 	ours[0] = '{'
 	ours = appendMember(ours, v1alpha1.AnnotationOrigin, origin.String())
 	ours = appendMember(ours, v1alpha1.AnnotationDigest, d.digest.String())
 	ours = ours[1:]
 
-	out := make([]byte, 0, len(d.body)+len(ours)+len(uid)+32)
+	out := make([]byte, 0, len(d.body)+len(ours)+len(to.uid)+48)
 	end := 0
 	if d.annotations > 0 {
 		end = d.annotations
@@ -156,9 +167,11 @@ func (d desired) marked(origin Origin, uid string) []byte {
 		out = append(out, ours...)
 		out = append(out, '}')
 	}
-	if uid != "" {
-		out = append(out, `,"uid":`...)
-		out = gjson.AppendJSONString(out, uid)
+	if to.uid != "" {
+		out = appendMember(out, "uid", to.uid)
+	}
+	if to.fresh {
+		out = appendMember(out, "resourceVersion", neverVersion)
 	}
 	return append(out, d.body[d.metadata:]...)
 }

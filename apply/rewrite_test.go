@@ -77,7 +77,7 @@ func TestRewrite(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			marked := d.marked(originOf(r), "u-copy")
+			marked := d.marked(originOf(r), binding{uid: "u-copy"})
 			if *update {
 				cases[i].Want, cases[i].Marked = string(d.body), string(marked)
 				return
@@ -144,7 +144,7 @@ func FuzzRewrite(f *testing.F) {
 			if !gjson.ValidBytes(d.body) {
 				t.Fatalf("%s: not JSON: %s", kind, d.body)
 			}
-			marked := d.marked(originOf(r), "u-copy")
+			marked := d.marked(originOf(r), binding{uid: "u-copy"})
 			if !gjson.ValidBytes(marked) {
 				t.Fatalf("%s: not JSON with marks: %s", kind, marked)
 			}
