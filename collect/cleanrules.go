@@ -112,6 +112,12 @@ var ofKind = map[pipeline.GroupResource][]rule{
 	},
 	kindOf("", "pods"): append(podRules("spec"),
 		rule{path: "spec|nodeName"},
+		// Also without a class: the default one of the destination may be another.
+		rule{path: "spec|priority"},
+		rule{path: "spec|preemptionPolicy"},
+		rule{path: "spec|imagePullSecrets|[]", when: func(f *find) bool {
+			return strings.HasPrefix(field(f.value, "name").Str, f.object.at("spec", "serviceAccountName").Str+"-dockercfg-")
+		}},
 		rule{path: "spec|ephemeralContainers"},
 		rule{path: "metadata|annotations|*", when: keyHasPrefix("cni.projectcalico.org/", "k8s.ovn.org/", "k8s.v1.cni.cncf.io/network-status")},
 	),

@@ -20,7 +20,7 @@ type view struct {
 }
 
 // errNotObject is what every object that cannot be read is told to be.
-var errNotObject = errors.New("not a JSON object with metadata")
+var errNotObject = errors.New("not a JSON object with metadata and a name")
 
 // look reads an object. An error is of class Malformed.
 func look(raw []byte) (*view, error) {
@@ -57,6 +57,9 @@ func look(raw []byte) (*view, error) {
 		}
 		return true
 	})
+	if v.name == "" {
+		return nil, pipeline.WithClass(pipeline.Malformed, errNotObject)
+	}
 	return v, nil
 }
 
