@@ -13,7 +13,7 @@ import (
 )
 
 // minCases keeps the collection from shrinking unnoticed.
-const minCases = 150
+const minCases = 300
 
 // TestCases runs testdata/*.yaml, the way `drsync transform test` does. With
 // -update it writes what came out into the files, for the diff to be reviewed.
@@ -77,6 +77,34 @@ func TestUpdateTests(t *testing.T) {
 	want := "name: a\nwant: |-\n  + .x: 1\njq: .x = 1 # stays\ninput: &x\n  metadata: {name: x}\n---\n# nothing here\n---\nname: b\njq: empty\njson: '{}'\nwant: |-\n  dropped\n"
 	if diff := cmp.Diff(want, transform.UpdateTests(file, results)); diff != "" {
 		t.Errorf("updated file (-want +got):\n%s", diff)
+	}
+}
+
+func TestRunTestsFails(t *testing.T) {
+	const object = "\njq: .x = 1.0\njson: '{\"metadata\":{\"name\":\"a\"}}'\n"
+	for name, tc := range map[string]struct{ text, problem string }{
+		"Result":       {object + `result: '{"metadata":{"name":"a"},"x":1.0}'`, "byte for byte"},
+		"Objects":      {object + "objects: [{metadata: {name: b}, x: 1}]", "object 1 is not as expected: ~ .metadata.name"},
+		"Count":        {object + "objects: []", "1 objects came out, not 0"},
+		"Error":        {"\njq: error(\"no\")\njson: '{}'\nobjects: []", "no"},
+		"NoFile":       {"\njq: .\nobject: absent.yaml", "read object"},
+		"BadPatch":     {"\njq: .\njson: '{}'\npatch: '.x = ='", "parse patch"},
+		"FailingPatch": {"\njq: .\njson: '{}'\npatch: error", "patch object"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			results, err := transform.RunTests(t.Context(), "name: x"+tc.text, readTestdata)
+			if err != nil || len(results) != 1 {
+				t.Fatal(results, err)
+			}
+			if r := results[0]; r.OK() || !strings.Contains(r.Problem, tc.problem) {
+				t.Errorf("problem %q, want %q", r.Problem, tc.problem)
+			}
+		})
+	}
+	passing := object + "result: '{\"metadata\":{\"name\":\"a\"},\"x\":1}'\nobjects: [{x: 1.0, metadata: {name: a}}]"
+	results, err := transform.RunTests(t.Context(), "name: x"+passing, readTestdata)
+	if err != nil || !results[0].OK() {
+		t.Errorf("%v, %v", results, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -23,7 +24,7 @@ func Parse(docs ...Document) ([]Rule, error) {
 		if strings.HasSuffix(doc.Key, moduleSuffix) {
 			continue
 		}
-		p := parser{doc: doc, lines: strings.Split(doc.Text, "\n")}
+		p := parser{doc: doc, lines: linesOf(doc.Text)}
 		p.document()
 		rules = append(rules, p.rules...)
 		problems = append(problems, p.problems...)
@@ -61,7 +62,8 @@ func (p *parser) report(rule string, wrong ...*misplaced) {
 	for _, m := range wrong {
 		problem := &Problem{ConfigMap: p.doc.ConfigMap, Key: p.doc.Key, Rule: rule, Line: m.line, Column: m.column, Message: m.message}
 		if 0 < m.line && m.line <= len(p.lines) {
-			problem.Excerpt, problem.Caret = strings.TrimRight(p.lines[m.line-1], "\r"), max(m.column-1, 0)
+			problem.Excerpt = strings.TrimRight(p.lines[m.line-1], "\r")
+			problem.Caret = min(max(m.column-1, 0), utf8.RuneCountInString(problem.Excerpt))
 		}
 		p.problems = append(p.problems, problem)
 	}

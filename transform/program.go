@@ -156,9 +156,6 @@ func (l loader) LoadModule(name string) (*gojq.Query, error) {
 	return nil, &noModuleError{name}
 }
 
-// LoadJSON is called by gojq.
-func (l loader) LoadJSON(string) (any, error) { return nil, errNoData }
-
 type noModuleError struct{ name string }
 
 func (e *noModuleError) Error() string { return "there is no module " + e.name }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
+	"math/big"
 	"reflect"
 	"slices"
 	"strings"
@@ -231,6 +233,66 @@ func naiveGlob(pattern, s string) bool {
 	}
 }
 
+// TestDecodeLikeEncodingJSON cuts and bends documents at every place.
+func TestDecodeLikeEncodingJSON(t *testing.T) {
+	docs := []string{
+		`{"a":[1,-2.5,-0,1e5,1E-5,0.1,12345678901234567890,"x\u00e9\ud83d\ude00\ud800\ud800\u0041\n\t\r\b\f\/\\\"é",null,true,false,{},[],{"b":{}}],"c":"d"}`,
+		" [ 1 , 2 ] ", "\n{ \"a\" : 1 }\t", `"x"`, `01`, `1.`, `.5`, `-`, `1e`, `1e+`, `+1`, `tru`, `nul`, `"\x"`, `"\u12g4"`, `"\u+123"`, "\"\x01\"", `{"a" 1}`, `{a:1}`, `[1 2]`, `{"a":1,}`, `{,}`, `1 2`, ``,
+	}
+	for _, doc := range docs {
+		for cut := range len(doc) + 1 {
+			for _, text := range []string{doc[:cut], doc[:cut] + "x" + doc[cut:], doc[:cut] + "," + doc[cut:]} {
+				v, err := decode([]byte(text))
+				if valid := json.Valid([]byte(text)); valid != (err == nil) {
+					t.Fatalf("%s: valid %v, decode: %v", text, valid, err)
+				}
+				if err != nil {
+					continue
+				}
+				out, err := encode(v, 1<<20)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var want, got any
+				if err := json.Unmarshal([]byte(text), &want); err != nil {
+					t.Fatal(err)
+				}
+				if err := json.Unmarshal(out, &got); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", text, diff)
+				}
+			}
+		}
+	}
+}
+
+// TestEncodeWhatRulesMake: numbers as gojq makes them, and what has no JSON.
+func TestEncodeWhatRulesMake(t *testing.T) {
+	for want, v := range map[string]any{
+		"0.5": json.Number(".5"), "1": json.Number("1."), "12345678901234567890000": new(big.Int).Mul(big.NewInt(1234567890123456789), big.NewInt(10000)),
+		"-9223372036854775808": math.MinInt, "1e-09": 1e-9,
+	} {
+		got, err := encode(v, 100)
+		if err != nil || string(got) != want {
+			t.Errorf("%v is written %s (%v), want %s", v, got, err, want)
+		}
+	}
+	deep := any(1)
+	for range maxDepth + 2 {
+		deep = []any{deep}
+	}
+	for name, v := range map[string]any{
+		"Struct": struct{}{}, "NaN": math.NaN(), "Infinite": math.Inf(-1), "Deep": deep, "Long": strings.Repeat("x", 200),
+		"GreatNumber": json.Number(strings.Repeat("1", maxDigits+1)), "GreatInteger": new(big.Int).Lsh(big.NewInt(1), 5*maxDigits), "Beyond": json.Number("1.e999"),
+	} {
+		if got, err := encode(v, 100); err == nil {
+			t.Errorf("%s is written %s", name, got)
+		}
+	}
+}
+
 // FuzzDecode holds the decoder against encoding/json.
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{`{"a":[1,2.5,-0,1e5,"x\u00e9\ud83d\ude00\n",null,true,false,{}]}`, `[]`, ` 1 `, `"\ud800"`, `01`, `{"a":1,"a":2}`, `[1,]`, "\"\x01\""} {
@@ -279,7 +341,7 @@ func longNumber(doc string) bool {
 func FuzzCompile(f *testing.F) {
 	for _, s := range []string{
 		"rules:\n- {name: a, jq: .x = foo}", "rules:\n- name: a\n  match: {kinds: [pods], when: .x}\n  jq: |\n    .x\n    | y(", "rules: [{}]", "[", "a: &b [*b]",
-		"rules:\n- {name: a, jq: 'import \"dr\" as dr; dr::sleep', params: {x: {fromSecret: {name: a}}}}", "rules:\n- {name: a, jq: \"\\\"\\\\(1\"}", "\t", "rules:\n- ? {}\n",
+		"rules:\n- {name: a, jq: 'import \"dr\" as dr; dr::sleep', params: {x: {fromSecret: {name: a}}}}", "rules:\n- {name: a, jq: \"\\\"\\\\(1\"}", "\t", "rules:\n- ? {}\n", "\r?\n", "\r\r8",
 	} {
 		f.Add(s, "def f: .;")
 	}
@@ -297,7 +359,7 @@ func FuzzCompile(f *testing.F) {
 			t.Fatalf("error is %T", err)
 		}
 		for _, p := range problems {
-			lines := strings.Count(rules, "\n") + 1
+			lines := len(linesOf(rules))
 			if p.Key == "m.jq" {
 				lines = strings.Count(module, "\n") + 1
 			}

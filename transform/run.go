@@ -31,7 +31,7 @@ type run struct {
 
 	apiVersion, kindName string
 	namespaced           bool
-	namespace            string
+	namespace, name      string
 
 	outputs  []Object
 	bytes    int
@@ -96,7 +96,7 @@ func (r *run) attempt(ctx context.Context, limit time.Duration, o Object) error 
 	it := item{facts: facts{kind: o.Kind, body: o.Body}}
 	it.facts.identity()
 	r.apiVersion, r.kindName = textOf(gjson.GetBytes(o.Body, "apiVersion")), textOf(gjson.GetBytes(o.Body, "kind"))
-	r.namespace, r.namespaced = it.facts.namespace, it.facts.namespace != ""
+	r.name, r.namespace, r.namespaced = it.facts.name, it.facts.namespace, it.facts.namespace != ""
 	err := r.onward(0, &it)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -158,6 +158,13 @@ func (r *run) from(place int, it *item) error {
 		}
 	}
 	return nil
+}
+
+// namespaces are protected by their own name.
+var namespaces = pipeline.GroupResource{Resource: "namespaces"}
+
+func (r *run) protected(namespace string) bool {
+	return r.env.Protected != nil && r.env.Protected(namespace)
 }
 
 // renew begins the time anew.
@@ -286,8 +293,10 @@ func (r *run) accept(rule *compiled, from *item, v any, limit int) (item, error)
 		return fail(Unnamed, "returned an object without a namespace")
 	case !r.namespaced && namespace != "":
 		return fail(Unnamed, "returned an object with a namespace, for one that had none")
-	case namespace != r.namespace && r.env.Protected != nil && r.env.Protected(namespace):
+	case namespace != r.namespace && r.protected(namespace):
 		return fail(ProtectedNamespace, "moves the object into a protected namespace")
+	case r.kind == namespaces && name != r.name && r.protected(name):
+		return fail(ProtectedNamespace, "makes the namespace a protected one")
 	}
 	body, err := splice(from.facts.body, from.value, v, limit)
 	if err != nil {

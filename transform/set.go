@@ -147,8 +147,8 @@ type Env struct {
 	// Replication's name $replication.namespace and $replication.name.
 	SourceSite, DestinationSite           string
 	ReplicationNamespace, ReplicationName string
-	// Protected says which namespaces no rule may move an object into; nil
-	// protects none.
+	// Protected says which namespaces no rule may move an object into, or rename a
+	// Namespace to; nil protects none.
 	Protected func(namespace string) bool
 }
 
@@ -160,7 +160,8 @@ type Result struct {
 	// Skipped means that a rule failed and says to leave the object out: whatever
 	// copy there is stays as it is.
 	Skipped bool
-	// Applied are the rules that ran, in order.
+	// Applied are the rules that ran, in order; of those after a rule with several
+	// results, one for each object they ran on.
 	Applied []ID
 	// Failures are the errors that onError has dealt with.
 	Failures []error

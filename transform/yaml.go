@@ -25,6 +25,11 @@ func complain(n *yaml.Node, format string, args ...any) *misplaced {
 	return &misplaced{line: n.Line, column: n.Column, message: fmt.Sprintf(format, args...)}
 }
 
+// lineBreak is what YAML takes for the end of a line.
+var lineBreak = regexp.MustCompile(`\r\n|[\r\n\x{85}\x{2028}\x{2029}]`)
+
+func linesOf(doc string) []string { return lineBreak.Split(doc, -1) }
+
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 
 // readYAML parses one YAML document. It returns nil for an empty one.
@@ -63,7 +68,7 @@ func yamlProblem(doc string, err error) *misplaced {
 		return &misplaced{message: "not YAML: " + err.Error()}
 	}
 	wrong := &misplaced{message: "not YAML: " + m[2]}
-	lines := strings.Split(doc, "\n")
+	lines := linesOf(doc)
 	if n, err := strconv.Atoi(m[1]); err == nil && 0 < n && n <= len(lines) {
 		line := lines[n-1]
 		wrong.line, wrong.column = n, len(line)-len(strings.TrimLeft(line, " "))+1
