@@ -7,12 +7,9 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/tidwall/gjson"
 
-	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/pipeline"
-	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
 // key names an object within its kind at the destination.
@@ -300,168 +297,6 @@ func (s *shelf) refresh(k key, o *kube.Object) {
 	s.mu.Unlock()
 }
 
-// Observe implements kube.Handler.
-func (s *shelf) Observe(o kube.Object) {
-	k := key{o.Namespace, o.Name}
-	if s.old(k, o) {
-		return
-	}
-	mark, ok := labelsOf(o.Raw).Lookup(v1alpha1.LabelReplication)
-	if !ok {
-		s.observeStranger(k, o)
-		return
-	}
-	m, err := kube.MetaOf(o)
-	if err != nil {
-		s.inv.log.Warn("cannot read object", telemetry.KeyKind, s.kind.GroupResource.String(),
-			telemetry.KeyNamespace, o.Namespace, telemetry.KeyName, o.Name, telemetry.KeyError, err)
-		return
-	}
-	version := number(m.Version)
-	s.mu.Lock()
-	it := s.ours[k]
-	if it != nil && version != 0 && version <= it.version {
-		s.mu.Unlock()
-		return // older than what is known, or the echo of our own write
-	}
-	delete(s.strangers, k)
-	fresh := it == nil || it.uid != m.UID
-	if fresh {
-		s.remove(k)
-		it = &item{}
-		s.ours[s.intern(k)] = it
-	}
-	synced, was := it.synced, it.drifted || it.deleting
-	s.setSynced(it, false)
-	it.holder, it.uid, it.version = marked, m.UID, version
-	it.mark, it.fields = s.inv.intern(mark), m.Fields
-	it.deleting = it.deleting || m.Deleting
-	it.drifted = false
-	it.readMarks(s, m)
-	switch {
-	case it.applied == "":
-		it.unproven = ourFields(o.Raw)
-		it.drifted = it.drifted || it.unproven == ""
-	case it.applied != it.fields:
-		it.drifted = true
-	default:
-		it.unproven = ""
-	}
-	s.setSynced(it, synced && !it.drifted && !it.deleting)
-	// While we write, the new state may be our own; the end of the write will tell.
-	lost := it.drifted && !was && !it.ended && !s.busy(k) && s.listed && !fresh
-	ref := s.refOf(k, it)
-	s.mu.Unlock()
-	if lost {
-		s.inv.drifted(mark, ref)
-	}
-}
-
-// old reports whether an event tells nothing new: most are echoes of our own writes.
-func (s *shelf) old(k key, o kube.Object) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	it, version := s.ours[k], number(o.Version)
-	return it != nil && version != 0 && version <= it.version
-}
-
-// readMarks reads origin and digest; what cannot be read is drift.
-func (it *item) readMarks(s *shelf, m kube.Meta) {
-	origin, err := ParseOrigin(m.Annotations[v1alpha1.AnnotationOrigin])
-	if err != nil {
-		it.origin, it.drifted = Origin{}, true
-	} else {
-		it.origin = s.share(origin)
-	}
-	digest, err := pipeline.ParseDigest(m.Annotations[v1alpha1.AnnotationDigest])
-	if err != nil {
-		it.drifted = true
-	}
-	it.digest = digest
-}
-
-// observeStranger learns of an object without a mark.
-func (s *shelf) observeStranger(k key, o kube.Object) {
-	made := derived(s.kind.GroupResource, o)
-	version := number(o.Version)
-	s.mu.Lock()
-	it := s.ours[k]
-	if it != nil && version != 0 && version <= it.version {
-		s.mu.Unlock()
-		return
-	}
-	var mark string
-	var ref pipeline.Ref
-	if it != nil {
-		mark, ref = it.mark, s.refOf(k, it)
-		s.remove(k)
-	}
-	s.strangers[s.intern(k)] = made
-	s.mu.Unlock()
-	if mark != "" {
-		s.inv.drifted(mark, ref)
-	}
-}
-
-// Delete implements kube.Handler.
-func (s *shelf) Delete(o kube.Object) {
-	k := key{o.Namespace, o.Name}
-	s.mu.Lock()
-	delete(s.strangers, k)
-	if s.busy(k) {
-		s.writing[k] = o.UID
-	}
-	it := s.ours[k]
-	if it == nil || it.uid != o.UID {
-		s.mu.Unlock()
-		return
-	}
-	s.remove(k)
-	s.mu.Unlock()
-	if !it.ended {
-		s.inv.drifted(it.mark, s.refOf(k, it))
-	}
-}
-
-// Replace implements kube.Handler: what is not present and was not written since is gone.
-func (s *shelf) Replace(present []kube.Object, version string) {
-	there := make(map[key]struct{}, len(present))
-	for _, o := range present {
-		there[key{o.Namespace, o.Name}] = struct{}{}
-	}
-	at := number(version)
-	type loss struct {
-		mark string
-		ref  pipeline.Ref
-	}
-	var losses []loss
-	s.mu.Lock()
-	for k, it := range s.ours {
-		if _, ok := there[k]; ok || at != 0 && it.version > at || s.busy(k) {
-			continue
-		}
-		s.remove(k)
-		if !it.ended {
-			losses = append(losses, loss{it.mark, s.refOf(k, it)})
-		}
-	}
-	for k := range s.strangers {
-		if _, ok := there[k]; !ok {
-			delete(s.strangers, k)
-		}
-	}
-	s.listed = true
-	s.err = nil
-	s.signal()
-	s.mu.Unlock()
-	for _, l := range losses {
-		s.inv.drifted(l.mark, l.ref)
-	}
-}
-
-// Progress implements kube.Handler.
-func (s *shelf) Progress(string) {}
-
 // remove forgets a copy. The lock is held.
 func (s *shelf) remove(k key) {
 	it := s.ours[k]
@@ -563,26 +398,4 @@ func title(gr pipeline.GroupResource, k key) string {
 		return fmt.Sprintf("%s %s", gr, k.name)
 	}
 	return fmt.Sprintf("%s %s/%s", gr, k.namespace, k.name)
-}
-
-// derived reports whether an object is not somebody's own making: it has an owner
-// and goes with it, or the cluster puts it into every namespace.
-func derived(gr pipeline.GroupResource, o kube.Object) bool {
-	if gjson.GetBytes(o.Raw, "metadata.ownerReferences.0").Exists() {
-		return true
-	}
-	switch gr.String() {
-	case "events", "events.k8s.io/events", "coordination.k8s.io/leases", "discovery.k8s.io/endpointslices":
-		return true
-	case "configmaps":
-		return o.Name == "kube-root-ca.crt" || o.Name == "openshift-service-ca.crt" || o.Name == "istio-ca-root-cert"
-	case "serviceaccounts":
-		return o.Name == "default" || o.Name == "builder" || o.Name == "deployer"
-	case "endpoints":
-		return labelsOf(o.Raw).Has("endpoints.kubernetes.io/managed-by")
-	case "secrets":
-		annotation := gjson.GetBytes(o.Raw, `metadata.annotations.kubernetes\.io/service-account\.name`)
-		return annotation.Exists()
-	}
-	return false
 }
