@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/pipeline"

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"sync"
 
-
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 )

@@ -174,4 +174,3 @@ func (a *Applier) awaitEstablished(ctx context.Context, t target) error {
 		return nil
 	}, backoff.WithContext(delay, ctx))
 }
-
