@@ -23,6 +23,7 @@ import (
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
 const (
@@ -56,7 +57,7 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		return fmt.Errorf("make scheme: %w", err)
 	}
-	logger := logr.FromSlogHandler(s.Log.Handler())
+	logger := logr.FromSlogHandler(sparing{s.Log.Handler()})
 	log.SetLogger(logger) // what the library logs outside of any controller
 	noNameCheck, grace := true, stopTimeout
 	mgr, err := manager.New(s.Client.REST(), manager.Options{
@@ -99,8 +100,13 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 	}
 	defer r.gauges()()
 	synced := manager.RunnableFunc(func(ctx context.Context) error {
-		if mgr.GetCache().WaitForCacheSync(ctx) {
-			ready()
+		if !mgr.GetCache().WaitForCacheSync(ctx) {
+			return nil
+		}
+		ready()
+		if err := s.Engine.Sweep(ctx, r.exists); err != nil && ctx.Err() == nil {
+			// Nothing but room is lost; the next start tries again.
+			s.Log.WarnContext(ctx, "dead letters of deleted replications are kept", telemetry.KeyError, err)
 		}
 		return nil
 	})
@@ -114,3 +120,15 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 	}
 	return nil
 }
+
+// sparing leaves out what the library says of its own comings and goings.
+type sparing struct{ slog.Handler }
+
+func (h sparing) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
+}
+
+func (h sparing) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return sparing{h.Handler.WithAttrs(attrs)}
+}
+func (h sparing) WithGroup(name string) slog.Handler { return sparing{h.Handler.WithGroup(name)} }

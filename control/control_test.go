@@ -416,12 +416,19 @@ func TestRestart(t *testing.T) {
 	if _, running := r.stage.of(owner); running != 0 {
 		t.Fatal("a run outlived its controller")
 	}
+	r.stage.letters = []string{owner, r.namespace + "/deleted"}
 	// The new run goes over everything: nothing of that shows, and nothing is written.
 	r.stage.show(owner, Snapshot{Stage: StageCopying, Heard: time.Now().Add(time.Hour), Position: pipeline.Position{Epoch: "E", Seq: 4}})
 	r.begin()
 	r.eventually("a run of the new controller", func() error {
 		if runs, running := r.stage.of(owner); len(runs) != 2 || running != 1 {
 			return fmt.Errorf("%d runs were made, %d run", len(runs), running)
+		}
+		return nil
+	})
+	r.eventually("what was deleted meanwhile is forgotten", func() error {
+		if r.stage.has(&r.stage.forgotten, owner) || !r.stage.has(&r.stage.forgotten, r.namespace+"/deleted") {
+			return errors.New("the wrong ones are")
 		}
 		return nil
 	})

@@ -22,6 +22,9 @@ type Engine interface {
 	DeleteCopies(ctx context.Context, owner types.NamespacedName) error
 	// Forget drops what is kept of a Replication that is no more: its dead letters.
 	Forget(ctx context.Context, owner types.NamespacedName) error
+	// Sweep does what Forget does for every owner ("namespace/name") that does not exist: those
+	// that were deleted while nobody looked.
+	Sweep(ctx context.Context, exists func(owner string) bool) error
 }
 
 // Wish is what a run is made from.

@@ -21,6 +21,7 @@ type stage struct {
 	deleteErr error
 	deleted   []string
 	forgotten []string
+	letters   []string // owners of dead letters
 }
 
 // actor is a Runner.
@@ -64,6 +65,13 @@ func (s *stage) Forget(_ context.Context, owner types.NamespacedName) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forgotten = append(s.forgotten, owner.String())
+	return nil
+}
+
+func (s *stage) Sweep(_ context.Context, exists func(owner string) bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgotten = slices.Concat(s.forgotten, slices.DeleteFunc(slices.Clone(s.letters), exists))
 	return nil
 }
 

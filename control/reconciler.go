@@ -203,12 +203,22 @@ func (r *reconciler) deleteCopies(ctx context.Context, k *keeper) error {
 
 // orphaned reports that a mark is that of no Replication.
 func (r *reconciler) orphaned(mark string) bool {
+	return !r.any(func(o *v1alpha1.Replication) bool { return apply.Mark(o.Namespace, o.Name) == mark })
+}
+
+// exists reports whether there is a Replication of that name ("namespace/name").
+func (r *reconciler) exists(owner string) bool {
+	return r.any(func(o *v1alpha1.Replication) bool { return client.ObjectKeyFromObject(o).String() == owner })
+}
+
+// any reports whether is holds for a Replication, or if that cannot be known.
+func (r *reconciler) any(is func(*v1alpha1.Replication) bool) bool {
 	var all v1alpha1.ReplicationList
-	// From the cache: it neither waits nor fails once anything was reconciled.
+	// From the cache: it neither waits nor fails once it has synced.
 	if err := r.client.List(context.Background(), &all); err != nil {
-		return false
+		return true
 	}
-	return !slices.ContainsFunc(all.Items, func(o v1alpha1.Replication) bool { return apply.Mark(o.Namespace, o.Name) == mark })
+	return slices.ContainsFunc(all.Items, func(o v1alpha1.Replication) bool { return is(&o) })
 }
 
 // refusal says why a Replication cannot be carried out, nil if it can.

@@ -124,6 +124,22 @@ func (e *Replays) Forget(ctx context.Context, owner types.NamespacedName) error 
 	return nil
 }
 
+// Sweep implements Engine.
+func (e *Replays) Sweep(ctx context.Context, exists func(owner string) bool) error {
+	for d, err := range e.DeadLetters.List(ctx, "") {
+		switch {
+		case err != nil:
+			return fmt.Errorf("list dead letters: %w", err)
+		case exists(d.Owner):
+			continue
+		}
+		if err := e.DeadLetters.Remove(ctx, d.Owner, d.Ref); err != nil {
+			return fmt.Errorf("remove dead letter of %s: %w", d.Ref, err)
+		}
+	}
+	return nil
+}
+
 // replayRun is a Runner that applies.
 type replayRun struct {
 	applier *apply.Applier

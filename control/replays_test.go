@@ -210,17 +210,27 @@ func TestReplays(t *testing.T) {
 	if out, err := c.Kubectl("get", "configmap", "-n", "replays", "good", "--ignore-not-found", "-o", "name"); err != nil || out != "" {
 		t.Errorf("a copy is left: %q %v", out, err)
 	}
+	left := func() (owners []string) {
+		for d, err := range e.DeadLetters.List(t.Context(), "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			owners = append(owners, d.Owner)
+		}
+		return owners
+	}
 	if err := e.Forget(t.Context(), owner); err != nil {
 		t.Errorf("forget: %v", err)
 	}
-	var left []string
-	for d, err := range e.DeadLetters.List(t.Context(), "") {
-		if err != nil {
-			t.Fatal(err)
-		}
-		left = append(left, d.Owner)
-	}
-	if diff := cmp.Diff([]string{"default/other"}, left); diff != "" {
+	if diff := cmp.Diff([]string{"default/other"}, left()); diff != "" {
 		t.Errorf("owners of dead letters (-want +got)\n%s", diff)
+	}
+	for _, exists := range []bool{true, false} {
+		if err := e.Sweep(t.Context(), func(string) bool { return exists }); err != nil {
+			t.Errorf("sweep: %v", err)
+		}
+		if n := len(left()); (n == 1) != exists {
+			t.Errorf("%d dead letters are left of an owner who exists: %v", n, exists)
+		}
 	}
 }

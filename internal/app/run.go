@@ -56,7 +56,12 @@ func Run(ctx context.Context, s Settings, units ...Unit) error {
 		}
 		units = append([]Unit{side}, units...)
 	}
-	err = supervise(ctx, s.Log, func(u *Unit) { waiting.Store(u) }, units)
+	err = supervise(ctx, s.Log, func(u *Unit) {
+		if waiting.Store(u); u == nil {
+			s.Log.InfoContext(ctx, "running")
+		}
+	}, units)
+	s.Log.InfoContext(ctx, "stopped")
 	// The context has ended; what is left to export gets a moment of its own.
 	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()

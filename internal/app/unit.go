@@ -127,14 +127,12 @@ func supervise(ctx context.Context, log *slog.Logger, waiting func(*Unit), units
 	}
 	if cause == nil && ctx.Err() == nil {
 		waiting(nil)
-		log.InfoContext(ctx, "running")
 		select {
 		case e := <-ended:
 			cause = endOf(e)
 		case <-ctx.Done():
 		}
 	}
-	log.InfoContext(ctx, "stopping")
 	return errors.Join(cause, stop(ctx, log, started))
 }
 
