@@ -43,7 +43,7 @@ func NewCleaner(cfg Config) (*Cleaner, error) {
 // Clean returns an object of kind k without what belongs to its cluster only,
 // with apiVersion and kind first. Everything else is copied as it stands: order
 // of keys, digits of numbers, escapes. Cleaning twice changes nothing more. An error
-// means that object is not JSON with metadata; it is of class Malformed.
+// means that object is not JSON with metadata and a name; it is of class Malformed.
 func (c *Cleaner) Clean(k kube.Kind, object []byte) ([]byte, error) {
 	v, err := look(object)
 	if err != nil {

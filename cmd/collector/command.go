@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -119,7 +120,7 @@ It writes nothing to the cluster but its own lease.`,
 			if err := o.validate(); err != nil {
 				return err
 			}
-			return run(cmd.Context(), o)
+			return run(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
 	o.registerFlags(cmd.Flags())
@@ -130,8 +131,8 @@ It writes nothing to the cluster but its own lease.`,
 const reachTimeout = 15 * time.Second
 
 // run runs the collector until it is stopped.
-func run(ctx context.Context, o options) error {
-	log, err := o.app.Logger(os.Stderr)
+func run(ctx context.Context, o options, stderr io.Writer) error {
+	log, err := o.app.Logger(stderr)
 	if err != nil {
 		return err
 	}
