@@ -41,11 +41,7 @@ const (
 // beside a bare loop of the same server-side applies by as many workers against
 // the same server; then a restart over what is there unchanged.
 func benchFirstCopy(ctx context.Context, dir string) (_ []Figure, err error) {
-	home := filepath.Join(dir, "dr")
-	if err := os.Mkdir(home, 0o700); err != nil {
-		return nil, err
-	}
-	cluster, err := kubetest.Launch(ctx, kubetest.Config{Dir: home})
+	cluster, err := launch(ctx, filepath.Join(dir, "dr"))
 	if err != nil {
 		return nil, err
 	}
@@ -77,28 +73,57 @@ func benchFirstCopy(ctx context.Context, dir string) (_ []Figure, err error) {
 		ratios = append(ratios, product[i]/bare[i])
 	}
 
-	before, err := writes(ctx, cluster.Client())
+	ratio := atLeast("first-copy-ratio", median(ratios), 0.85, "ratio",
+		fmt.Sprintf("bare loop, %d workers: %.0f objects/s; product %.0f objects/s", copyWorkers, median(bare), median(product)))
+	restart, err := restartUnchanged(ctx, filepath.Join(dir, "fresh"), conn, len(objects))
+	return append([]Figure{ratio}, restart...), err
+}
+
+// restartUnchanged measures a restart of the destination side over 10,000 objects
+// of which none changed, in a cluster that holds nothing else.
+func restartUnchanged(ctx context.Context, dir string, conn *natslog.Conn, objects int) (_ []Figure, err error) {
+	cluster, err := launch(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	took, err := copyOnce(ctx, cluster.Client(), conn, fmt.Sprintf("copy-%d-", copyRounds-1), len(objects))
-	if err != nil {
+	defer func() { err = errors.Join(err, cluster.Close()) }()
+	client := cluster.Client()
+	if _, err := copyOnce(ctx, client, conn, "restart-", objects); err != nil {
 		return nil, err
 	}
-	after, err := writes(ctx, cluster.Client())
-	if err != nil {
-		return nil, err
+	var took, lists []float64
+	var sent float64
+	for range copyRounds {
+		before, err := writes(ctx, client)
+		if err != nil {
+			return nil, err
+		}
+		t, err := copyOnce(ctx, client, conn, "restart-", objects)
+		if err != nil {
+			return nil, err
+		}
+		after, err := writes(ctx, client)
+		if err != nil {
+			return nil, err
+		}
+		list, err := bareLists(ctx, client)
+		if err != nil {
+			return nil, err
+		}
+		took, lists, sent = append(took, t.Seconds()), append(lists, list.Seconds()), sent+after-before
 	}
-	list, err := bareLists(ctx, cluster.Client())
-	if err != nil {
-		return nil, err
-	}
-	beside := fmt.Sprintf("bare metadata lists of the same kinds: %.2f s", list.Seconds())
 	return []Figure{
-		atLeast("first-copy-ratio", median(ratios), 0.85, "ratio", fmt.Sprintf("bare loop, %d workers: %.0f objects/s; product %.0f objects/s", copyWorkers, median(bare), median(product))),
-		atMost("restart-unchanged-writes", after-before, 0, "requests", "the API server's own count of writes"),
-		atMost("restart-unchanged-seconds", took.Seconds(), 3, "s", beside),
+		atMost("restart-unchanged-writes", sent, 0, "requests", fmt.Sprintf("the API server's own count of writes, over %d restarts", copyRounds)),
+		atMost("restart-unchanged-seconds", median(took), 3, "s", fmt.Sprintf("bare metadata lists of the same kinds: %.2f s", median(lists))),
 	}, nil
+}
+
+// launch starts a cluster in a new directory.
+func launch(ctx context.Context, dir string) (*kubetest.Cluster, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return kubetest.Launch(ctx, kubetest.Config{Dir: dir})
 }
 
 // mixture is the Namespaces and 10,000 objects in them.

@@ -103,7 +103,7 @@ func settled(ctx context.Context, w *world.World, want int) error {
 	defer cancel()
 	if err := poll(ctx, func() bool {
 		m := metrics(ctx, w.CollectorURL)
-		return m["drsyncer_outbox_depth"] == 0 && m["drsyncer_inventory_objects"] >= float64(want)
+		return m != nil && m["drsyncer_outbox_objects"] == 0 && m["drsyncer_collect_objects"] >= float64(want)
 	}); err != nil {
 		return fmt.Errorf("wait for the collector to have published %d objects: %w", want, err)
 	}
