@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -45,6 +46,8 @@ type model struct {
 	reading  *reading
 	told     map[string]bool // UIDs whose end this collector was told by the watch
 	through  string          // of the last heartbeat
+	// found nothing to do, and wait for a signal
+	idleWriter, idleReader bool
 }
 
 // reading is an object read, whose answer is on its way.
@@ -126,19 +129,29 @@ func (m *model) change(ref pipeline.Ref, o thing) {
 		m.holders[ref] = map[string]bool{}
 	}
 	m.holders[ref][o.uid] = true
-	m.changes[ref] = append(m.changes[ref], changed{m.version, true, o})
-	m.tell(func() { m.see(ref, o) })
+	m.record(ref, changed{m.version, true, o})
+}
+
+func (m *model) record(ref pipeline.Ref, c changed) {
+	m.changes[ref] = append(m.changes[ref], c)
+	if m.watching {
+		m.tell(ref, c)
+	}
 }
 
 // tell puts an event into the watch's stream.
-func (m *model) tell(event func()) {
-	if m.watching {
-		version := strconv.FormatUint(m.version, 10)
-		m.queue = append(m.queue, func() {
-			event()
-			m.outbox.onProgress(modelKind, func(p *progress) { p.seen = version })
-		})
-	}
+func (m *model) tell(ref pipeline.Ref, c changed) {
+	m.queue = append(m.queue, func() {
+		if c.exists || c.ignored {
+			m.see(ref, c.thing)
+		} else {
+			m.told[c.uid] = true
+			s := c.sighting(gone)
+			s.evidence = pipeline.EvidenceWatch
+			m.outbox.lose(context.Background(), ref, s)
+		}
+		m.outbox.onProgress(modelKind, func(p *progress) { p.seen = strconv.FormatUint(c.version, 10) })
+	})
 }
 
 func (m *model) createOrUpdate(*rapid.T) {
@@ -170,17 +183,7 @@ func (m *model) remove(*rapid.T) {
 	delete(m.objects, ref)
 	m.deleted[o.uid] = true
 	o.version = m.version
-	m.changes[ref] = append(m.changes[ref], changed{m.version, false, o})
-	m.tell(func() {
-		m.told[o.uid] = true
-		if o.ignored {
-			m.see(ref, o)
-			return
-		}
-		s := o.sighting(gone)
-		s.evidence = pipeline.EvidenceWatch
-		m.outbox.lose(context.Background(), ref, s)
-	})
+	m.record(ref, changed{m.version, false, o})
 }
 
 // deliver has the watch tell one change.
@@ -244,15 +247,49 @@ func (m *model) listAt(objects map[pipeline.Ref]thing, version uint64) {
 	m.outbox.onProgress(modelKind, func(p *progress) { p.seen, p.listed = strconv.FormatUint(version, 10), true })
 }
 
+// tellAfter has the watch tell all changes after a version.
+func (m *model) tellAfter(version uint64) {
+	type event struct {
+		pipeline.Ref
+		changed
+	}
+	var events []event
+	for ref, changes := range m.changes {
+		for _, c := range changes {
+			if c.version > version {
+				events = append(events, event{ref, c})
+			}
+		}
+	}
+	slices.SortFunc(events, func(a, b event) int { return cmp.Compare(a.changed.version, b.changed.version) })
+	for _, e := range events {
+		m.tell(e.Ref, e.changed)
+	}
+}
+
 // take begins a write, land ends it.
 func (m *model) take(*rapid.T) {
-	if len(m.flying) == 0 {
+	if len(m.flying) == 0 && signaled(m.outbox.ready, &m.idleWriter) {
 		m.fly(rapid.IntRange(2, 4).Draw(m.t, "events"))
 	}
 }
 
+// signaled reports whether a worker that found nothing to do would look again.
+func signaled(q lanes, idle *bool) bool {
+	if !*idle {
+		return true
+	}
+	select {
+	case <-q.signal:
+		*idle = false
+	default:
+	}
+	return !*idle
+}
+
 func (m *model) fly(events int) {
 	m.flying = m.outbox.take(events, 1<<20)
+	m.idleWriter = len(m.flying) == 0
 	for _, l := range m.flying {
 		for _, p := range l.flying {
 			m.justify(p.Event)
@@ -324,12 +361,14 @@ func (m *model) append(e pipeline.Event) {
 
 // beginRead reads an object whose body found no room; endRead brings the answer.
 func (m *model) beginRead(*rapid.T) {
-	if m.reading != nil {
+	if m.reading != nil || !signaled(m.outbox.unread, &m.idleReader) {
 		return
 	}
-	if l := m.outbox.takeUnread(); l != nil {
+	l, wanted := m.outbox.takeUnread()
+	m.idleReader = l == nil
+	if l != nil {
 		o, found := m.objects[l.ref]
-		m.reading = &reading{l, m.outbox.wanted(l), o, found}
+		m.reading = &reading{l, wanted, o, found}
 	}
 }
 
@@ -339,10 +378,14 @@ func (m *model) endRead(*rapid.T) {
 		return
 	}
 	m.reading = nil
-	if r.found {
-		m.see(r.lane.ref, r.object)
+	var read *sighting
+	switch {
+	case r.found && r.object.ignored:
+		read = r.object.sighting(unwanted)
+	case r.found:
+		read = r.object.sighting(present)
 	}
-	m.outbox.doneReading(r.lane, r.wanted, r.found)
+	m.outbox.answer(context.Background(), r.lane, r.wanted, read)
 }
 
 // heartbeat says through which version everything is in the log, and that is checked.
@@ -373,6 +416,7 @@ func (m *model) crash(*rapid.T) {
 // boot starts a collector from the log.
 func (m *model) boot() {
 	m.flying, m.reading, m.told = nil, nil, map[string]bool{}
+	m.idleWriter, m.idleReader = false, false
 	m.disconnect(nil)
 	inv := newInventory()
 	for ref, r := range m.current {
@@ -439,9 +483,13 @@ func (m *model) replaceSource(*rapid.T) {
 func (m *model) staleList(*rapid.T) {
 	if len(m.backups) > 0 {
 		b := rapid.SampledFrom(m.backups).Draw(m.t, "backup")
-		m.beginList(nil)
-		m.listing = nil
+		m.disconnect(nil)
+		m.watching = true
+		epoch := m.epoch
 		m.listAt(b.objects, b.version)
+		if m.epoch == epoch { // not taken for a reset: the watch goes on from there
+			m.tellAfter(b.version)
+		}
 	}
 }
 
@@ -488,7 +536,9 @@ func (m *model) settled() {
 	for range 100 {
 		m.beginRead(nil)
 		m.endRead(nil)
-		m.fly(100)
+		if signaled(m.outbox.ready, &m.idleWriter) {
+			m.fly(100)
+		}
 		m.land(nil)
 	}
 	if n, size := m.outbox.waiting(); n != 0 || size != 0 {

@@ -149,6 +149,10 @@ func latestOf(s *sighting) latest {
 func (o *outbox) see(ctx context.Context, ref pipeline.Ref, s *sighting) outcome {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.sight(ctx, ref, s)
+}
+
+func (o *outbox) sight(ctx context.Context, ref pipeline.Ref, s *sighting) outcome {
 	l := o.lanes[ref]
 	now := o.latest(ref, l)
 	u, _ := packUID(s.uid)
@@ -303,7 +307,7 @@ func (o *outbox) enqueue(ctx context.Context, ref pipeline.Ref, l *lane, s *sigh
 	p := o.progressOf(ref.GroupResource())
 	if former := l.next; former != nil {
 		o.begin(ctx, ref, s, former.trace)
-		o.bytes -= len(former.body)
+		o.free(len(former.body))
 		if former.presence == gone && l.loss == nil {
 			l.loss = former
 		} else {
@@ -344,7 +348,7 @@ func (o *outbox) schedule(l *lane) {
 // drop forgets the newest sighting of a lane, and the lane if nothing is left of it.
 func (o *outbox) drop(l *lane, result string) {
 	if l.next != nil {
-		o.bytes -= len(l.next.body)
+		o.free(len(l.next.body))
 		ended(l.next, nil, result)
 		o.progressOf(l.ref.GroupResource()).pending[l.nextGen]--
 		l.next = nil
@@ -363,10 +367,22 @@ func (o *outbox) retire(l *lane) {
 		l.loss = nil
 	}
 	delete(o.lanes, l.ref)
-	o.makeRoom()
 }
 
-func (o *outbox) makeRoom() {
+// free notes that a body is not held any more, and tells who waits for room.
+func (o *outbox) free(size int) {
+	if size == 0 {
+		return
+	}
+	o.bytes -= size
+	if len(o.unread.queue) > 0 {
+		o.unread.wake()
+	}
+	o.admit()
+}
+
+// admit has those who wait for room look again.
+func (o *outbox) admit() {
 	close(o.room)
 	o.room = make(chan struct{})
 }
@@ -437,12 +453,8 @@ func (o *outbox) settle(l *lane, done planned, err error) {
 		return
 	}
 	l.flying = nil
-	o.bytes -= len(done.sighting.body)
+	o.free(len(done.sighting.body))
 	o.progressOf(l.ref.GroupResource()).pending[l.flyingGen]--
-	o.makeRoom()
-	if len(o.unread.queue) > 0 {
-		o.unread.wake()
-	}
 	o.schedule(l)
 	o.retire(l)
 }
@@ -455,19 +467,19 @@ func (i *inventory) refresh(ref pipeline.Ref, version uint64) {
 	}
 }
 
-// takeUnread returns the next lane whose object has to be read, nil if there is none. The caller
-// reads it, hands what it found to see or lose, and calls doneReading.
-func (o *outbox) takeUnread() *lane {
+// takeUnread returns the next lane whose object has to be read, and the sighting it has to be
+// read for; nil if there is none. The caller ends it with answer or giveBack.
+func (o *outbox) takeUnread() (*lane, *sighting) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for {
 		l := o.unread.front()
 		if l == nil {
-			return nil
+			return nil, nil
 		}
 		idle := l.next == nil || l.busy() || !l.bodiless()
 		if !idle && o.bytes >= o.maxBytes {
-			return nil // settle wakes the reader
+			return nil, nil // free wakes the reader
 		}
 		o.unread.pop()
 		l.inUnread = false
@@ -480,20 +492,34 @@ func (o *outbox) takeUnread() *lane {
 		if len(o.unread.queue) > 0 {
 			o.unread.wake()
 		}
-		return l
+		return l, l.next
 	}
 }
 
-// doneReading ends what takeUnread began. found is false if the object was not there: the
-// sighting is dropped, since the watch will tell its end.
-func (o *outbox) doneReading(l *lane, read *sighting, found bool) {
+// answer ends what takeUnread began, with what was read: nil if the object is not there
+// (the watch will tell its end) or not to be written. wanted is the sighting that it was
+// read for; if that is not the newest any more, the answer may be older than what is known,
+// and is dropped.
+func (o *outbox) answer(ctx context.Context, l *lane, wanted, read *sighting) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l.reading = false
-	if !found && l.next == read {
+	switch {
+	case l.next != wanted:
+	case read == nil:
 		o.drop(l, resultSuperseded)
-		return
+	default:
+		o.sight(ctx, l.ref, read)
 	}
+	o.schedule(l)
+	o.retire(l)
+}
+
+// giveBack ends what takeUnread began without an answer: the lane's turn comes again.
+func (o *outbox) giveBack(l *lane) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l.reading = false
 	o.schedule(l)
 	o.retire(l)
 }
@@ -521,7 +547,7 @@ func (o *outbox) setAway(away bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.away = away; away {
-		o.makeRoom()
+		o.admit()
 	}
 }
 
@@ -558,11 +584,4 @@ func (o *outbox) abandon(err error) {
 		}
 	}
 	clear(o.lanes)
-}
-
-// wanted returns the newest sighting of a lane.
-func (o *outbox) wanted(l *lane) *sighting {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return l.next
 }

@@ -15,7 +15,7 @@ func (t *term) read(ctx context.Context) {
 	pause := newBackOff()
 	var buf []byte
 	for {
-		l := t.outbox.takeUnread()
+		l, wanted := t.outbox.takeUnread()
 		if l == nil {
 			select {
 			case <-ctx.Done():
@@ -25,7 +25,7 @@ func (t *term) read(ctx context.Context) {
 			}
 		}
 		var err error
-		if buf, err = t.readOne(ctx, l, buf); err != nil {
+		if buf, err = t.readOne(ctx, l, wanted, buf); err != nil {
 			t.log.WarnContext(ctx, "cannot read object again", telemetry.KeyKind, l.ref.GroupResource().String(), telemetry.KeyError, err)
 			wait(ctx, pause.NextBackOff())
 			continue
@@ -34,22 +34,22 @@ func (t *term) read(ctx context.Context) {
 	}
 }
 
-func (t *term) readOne(ctx context.Context, l *lane, buf []byte) ([]byte, error) {
-	wanted := t.outbox.wanted(l)
+func (t *term) readOne(ctx context.Context, l *lane, wanted *sighting, buf []byte) ([]byte, error) {
 	h := t.handlers.get(l.ref.GroupResource())
 	if h == nil {
-		t.outbox.doneReading(l, wanted, false) // its kind is not watched any more
+		t.outbox.answer(ctx, l, wanted, nil) // its kind is not watched any more
 		return buf, nil
 	}
 	o, err := t.source.Get(ctx, h.kind, l.ref.Namespace, l.ref.Name)
 	switch {
 	case err == nil:
-		_, buf = h.take(ctx, o, buf)
-		t.outbox.doneReading(l, wanted, true)
+		var read *sighting
+		read, buf = h.sightingOf(ctx, o, buf)
+		t.outbox.answer(ctx, l, wanted, read)
 	case kube.IsNotFound(err):
-		t.outbox.doneReading(l, wanted, false)
+		t.outbox.answer(ctx, l, wanted, nil)
 	default:
-		t.outbox.doneReading(l, wanted, true) // its turn comes again
+		t.outbox.giveBack(l)
 		return buf, err
 	}
 	return buf, nil

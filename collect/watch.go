@@ -54,35 +54,36 @@ func (w *kindWatch) sighting(p presence, uid, version string) *sighting {
 func (w *kindWatch) Observe(o kube.Object) {
 	w.term.noticeKind(w.kind.GroupResource)
 	w.term.outbox.waitForRoom(w.ctx)
-	var result outcome
-	result, w.buf = w.take(w.ctx, o, w.buf)
-	if result == unchanged {
+	var s *sighting
+	if s, w.buf = w.sightingOf(w.ctx, o, w.buf); s == nil {
+		return
+	}
+	if w.term.outbox.see(w.ctx, w.ref(o.Namespace, o.Name), s) == unchanged && s.presence == present {
 		telemetry.Add(w.ctx, telemetry.MetricCollectUnchanged, 1,
 			telemetry.String(telemetry.KeySite, w.term.site), telemetry.String(telemetry.KeyKind, w.kind.GroupResource.String()))
 	}
 }
 
-// take decides about an object and hands it to the outbox. It works in buf and returns it, so
-// that it can be used again; apart from that it is safe for concurrent use.
-func (w *kindWatch) take(ctx context.Context, o kube.Object, buf []byte) (outcome, []byte) {
-	ref := w.ref(o.Namespace, o.Name)
+// sightingOf selects, cleans and digests an object; it returns nil for one that is frozen or cannot be
+// read. The sighting's body lies in buf, which is returned to be used again. Apart
+// from buf it is safe for concurrent use.
+func (w *kindWatch) sightingOf(ctx context.Context, o kube.Object, buf []byte) (*sighting, []byte) {
 	v, err := look(o.Raw)
 	if err != nil {
-		w.term.unreadable(ctx, ref, err)
-		return unchanged, buf
+		w.term.unreadable(ctx, w.ref(o.Namespace, o.Name), err)
+		return nil, buf
 	}
-	result := unchanged
 	switch w.rules.decide(v).Action {
 	case Collect:
 		s := w.sighting(present, o.UID, o.Version)
 		buf = w.cleaner.clean(buf[:0], v)
 		s.body, s.digest, s.manager = buf, pipeline.DigestOf(buf), strings.Clone(v.manager())
-		result = w.term.outbox.see(ctx, ref, s)
+		return s, buf
 	case Skip, Ignore:
-		result = w.term.outbox.see(ctx, ref, w.sighting(unwanted, o.UID, o.Version))
+		return w.sighting(unwanted, o.UID, o.Version), buf
 	case Freeze:
 	}
-	return result, buf
+	return nil, buf
 }
 
 // Delete implements kube.Handler.
