@@ -8,7 +8,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The thread that starts processes lives as long as the program: they would end with it.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/dr-syncer/dr-syncer/test/world.init.func1.1"))
+}
 
 func TestRefusesADirectoryOfOthers(t *testing.T) {
 	dir := t.TempDir()
