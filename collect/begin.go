@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/telemetry"
@@ -61,7 +60,7 @@ func (c *Collector) begin(ctx context.Context, newEpoch bool) (*term, error) {
 		t.outbox.restore(nil)
 	}
 	c.ready.Store(t)
-	t.log.InfoContext(ctx, "collecting", telemetry.KeySite, t.site, telemetry.KeyCount, past.inventory.count, "held", past.inventory.held)
+	t.log.InfoContext(ctx, "collecting", telemetry.KeySite, t.site, telemetry.KeyCount, past.inventory.count, telemetry.KeyHeld, past.inventory.held)
 	return t, nil
 }
 
@@ -117,7 +116,6 @@ func (c *Collector) remember(ctx context.Context) (memory, error) {
 	if err != nil {
 		return m, err
 	}
-	var beat pipeline.Position
 	foreign := 0
 	for r, err := range h.Current(ctx, pipeline.Query{HeadersOnly: true}) {
 		switch {
@@ -135,43 +133,33 @@ func (c *Collector) remember(ctx context.Context) (memory, error) {
 			m.inventory.put(r.Ref, entry{uid: m.inventory.uidOf(r.UID), digest: r.Digest, version: number(r.Version), held: held})
 		case pipeline.OpDelete, pipeline.OpRelease:
 			m.inventory.remove(r.Ref)
-		case pipeline.OpHeartbeat:
-			if !held {
-				beat = r.Position
-			}
+		case pipeline.OpHeartbeat: // read below, with its body
 		}
 	}
 	if foreign > 0 {
 		c.settings.Log.WarnContext(ctx, "history holds messages that are not ours", telemetry.KeyCount, foreign)
 	}
-	if beat.IsZero() {
-		return m, nil
-	}
-	m.last, err = c.readHeartbeat(ctx, beat)
+	m.last, err = c.readHeartbeat(ctx, state.Last.Epoch)
 	return m, err
 }
 
-// readHeartbeat reads the heartbeat at a position; nil if it is no longer there.
-func (c *Collector) readHeartbeat(ctx context.Context, at pipeline.Position) (*pipeline.Heartbeat, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	before := pipeline.Position{Epoch: at.Epoch, Seq: at.Seq - 1}
-	sub, err := c.settings.History.Follow(ctx, "collector-"+c.settings.Site, before)
-	if errors.Is(err, pipeline.ErrGap) || errors.Is(err, pipeline.ErrEpochEnded) {
-		return nil, nil //nolint:nilnil // there is none, and that is no failure
+// readHeartbeat reads the last heartbeat of an epoch; nil if there is none.
+func (c *Collector) readHeartbeat(ctx context.Context, epoch string) (*pipeline.Heartbeat, error) {
+	var last *pipeline.Heartbeat
+	for r, err := range c.settings.History.Current(ctx, pipeline.Query{Heartbeat: true}) {
+		if errors.Is(err, pipeline.ErrForeign) || err == nil && (r.Op != pipeline.OpHeartbeat || r.Position.Epoch != epoch) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the last heartbeat: %w", err)
+		}
+		beat, err := r.Heartbeat()
+		if err != nil {
+			return nil, fmt.Errorf("read the last heartbeat, at %s: %w", r.Position, err)
+		}
+		last = &beat
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read heartbeat at %s: %w", at, err)
-	}
-	d, err := sub.Next(ctx)
-	if err := errors.Join(err, sub.Close()); err != nil {
-		return nil, fmt.Errorf("read heartbeat at %s: %w", at, err)
-	}
-	beat, err := d.Heartbeat()
-	if err != nil {
-		return nil, fmt.Errorf("read heartbeat at %s: %w", at, err)
-	}
-	return &beat, nil
+	return last, nil
 }
 
 // holdAll marks every entry as one from before the epoch.

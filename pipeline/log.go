@@ -47,6 +47,8 @@ const MaxBatch = 1000
 type Query struct {
 	// Kind, if not nil, returns the objects of that kind only, no heartbeats.
 	Kind *GroupResource
+	// Heartbeat returns the last heartbeat only. It does not go with Kind.
+	Heartbeat bool
 	// HeadersOnly leaves Body nil.
 	HeadersOnly bool
 }

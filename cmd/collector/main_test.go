@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nkeys"
+
 	"github.com/dr-syncer/dr-syncer/internal/app"
 	"github.com/dr-syncer/dr-syncer/kube/kubetest"
 	"github.com/dr-syncer/dr-syncer/pipeline"
@@ -111,7 +113,7 @@ func eventually(t *testing.T, what string, check func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not yet: %v", what, err)
 		}
-		time.Sleep(20 * time.Millisecond) // between two looks
+		<-time.After(20 * time.Millisecond)
 	}
 }
 
@@ -138,10 +140,10 @@ func nobody(t *testing.T) string {
 }
 
 // startLog starts a NATS server.
-func startLog(t *testing.T, users ...natslog.User) *natslog.Server {
+func startLog(t *testing.T) *natslog.Server {
 	t.Helper()
 	cfg := natslog.DefaultServerConfig()
-	cfg.StoreDir, cfg.Host, cfg.Port, cfg.Users, cfg.SyncAlways = t.TempDir(), "127.0.0.1", -1, users, false
+	cfg.StoreDir, cfg.Host, cfg.Port, cfg.SyncAlways = t.TempDir(), "127.0.0.1", -1, false
 	cfg.MinFree = 1 << 20
 	s, err := natslog.StartServer(t.Context(), cfg)
 	if err != nil {
@@ -204,7 +206,7 @@ func TestBadInputEndsWithOneLine(t *testing.T) {
 
 func read(t *testing.T, path string) []byte {
 	t.Helper()
-	text, err := os.ReadFile(path) //nolint:gosec // a file of the test
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,8 +269,9 @@ func TestCollectorWaitsForTheLogCollectsAndReloads(t *testing.T) {
 	r := start(t, "--site=prod", "--kubeconfig="+c.Kubeconfig(), "--nats-url="+log.URL(), "--config="+config, "--listen="+side)
 	inLog(t, log, "configmaps cmd-a/one", true)
 	inLog(t, log, "configmaps cmd-b/two", true)
+	client := &http.Client{Timeout: 10 * time.Second}
 	eventually(t, "ready", func() error {
-		resp, err := http.Get("http://" + side + "/readyz") //nolint:noctx // a test
+		resp, err := client.Get("http://" + side + "/readyz")
 		if err != nil {
 			return err
 		}
@@ -277,7 +280,7 @@ func TestCollectorWaitsForTheLogCollectsAndReloads(t *testing.T) {
 		}
 		return nil
 	})
-	http.DefaultClient.CloseIdleConnections()
+	client.CloseIdleConnections()
 
 	if err := os.WriteFile(config, []byte("namespaces: {include: []}\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -289,6 +292,38 @@ func TestCollectorWaitsForTheLogCollectsAndReloads(t *testing.T) {
 	inLog(t, log, "configmaps cmd-b/two", false)
 	inLog(t, log, "configmaps cmd-a/one", true)
 	r.stop(t)
+}
+
+func TestSiteUserStartsAgain(t *testing.T) {
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := pair.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, log := kubetest.Shared(t), startLog(t, natslog.User{NKey: public, Site: "prod"})
+	args := []string{
+		"--site=prod", "--kubeconfig=" + c.Kubeconfig(), "--nats-url=" + log.URL(), "--nats-nkey=" + writeFile(t, string(seed)),
+		"--config=" + writeFile(t, "namespaces: {include: [again]}\nheartbeat: 100ms\n"),
+	}
+	for _, name := range []string{"one", "two"} {
+		r := start(t, args...)
+		r.says(t, "msg=collecting")
+		configMap(t, c, "again", name)
+		inLog(t, log, "configmaps again/"+name, true)
+		r.stop(t)
+		for _, bad := range []string{"cannot begin yet", "new epoch"} {
+			if strings.Contains(r.stderr.String(), bad) {
+				t.Errorf("it says %q:\n%s", bad, r.stderr)
+			}
+		}
+	}
 }
 
 func TestReplicasTakeTurns(t *testing.T) {

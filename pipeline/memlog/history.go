@@ -67,7 +67,10 @@ func (h history) entries(q pipeline.Query) ([]entry, error) {
 		return nil, fmt.Errorf("read site %q: %w", h.site, pipeline.ErrNoHistory)
 	}
 	prefix := ""
-	if q.Kind != nil {
+	switch {
+	case q.Heartbeat:
+		prefix = pipeline.HeartbeatSubject(h.site)
+	case q.Kind != nil:
 		prefix = strings.TrimSuffix(pipeline.ObjectSubjects(h.site, q.Kind), "*.*")
 	}
 	entries := make([]entry, 0, len(s.current))

@@ -42,8 +42,10 @@ type readRequest struct {
 	// Start is the first sequence.
 	Start uint64 `json:"start"`
 	// Kind, if not nil, reads objects of that kind only.
-	Kind        *pipeline.GroupResource `json:"kind,omitempty"`
-	HeadersOnly bool                    `json:"headersOnly,omitempty"`
+	Kind *pipeline.GroupResource `json:"kind,omitempty"`
+	// Heartbeat reads heartbeats only.
+	Heartbeat   bool `json:"heartbeat,omitempty"`
+	HeadersOnly bool `json:"headersOnly,omitempty"`
 }
 
 func (r readRequest) stream(s site) string {
@@ -59,11 +61,14 @@ func (r readRequest) config(s site) jetstream.ConsumerConfig {
 		OptStartSeq:   max(r.Start, 1),
 		HeadersOnly:   r.HeadersOnly,
 	}
-	if r.Kind != nil {
+	switch {
+	case r.Heartbeat:
+		cfg.FilterSubject = pipeline.HeartbeatSubject(s.name)
+	case r.Kind != nil:
 		cfg.FilterSubject = pipeline.ObjectSubjects(s.name, r.Kind)
-		if r.Epoch == "" {
-			cfg.FilterSubject = currentPrefix + strings.TrimPrefix(cfg.FilterSubject, pipeline.SubjectPrefix)
-		}
+	}
+	if r.Epoch == "" && cfg.FilterSubject != "" {
+		cfg.FilterSubject = currentPrefix + strings.TrimPrefix(cfg.FilterSubject, pipeline.SubjectPrefix)
 	}
 	return cfg
 }

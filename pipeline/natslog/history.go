@@ -76,7 +76,7 @@ func (h *History) readCurrent(ctx context.Context, q pipeline.Query, yield func(
 		}
 		return nil
 	}
-	request := readRequest{Start: 1, Kind: q.Kind, HeadersOnly: q.HeadersOnly}
+	request := readRequest{Start: 1, Kind: q.Kind, Heartbeat: q.Heartbeat, HeadersOnly: q.HeadersOnly}
 	err = h.scan(ctx, request, st.CurrentLast, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		return emit(currentMessage(h.site, m, meta))
 	})

@@ -102,6 +102,12 @@ func TestSiteUserCanWorkForItsSite(t *testing.T) {
 			t.Fatalf("current holds %v", got)
 		}
 	}
+	mustAppend(t, w, pipelinetest.Heartbeat(name, 1))
+	for r, err := range a.History(name).Current(t.Context(), pipeline.Query{Heartbeat: true}) {
+		if err != nil || r.Op != pipeline.OpHeartbeat || len(r.Body) == 0 {
+			t.Errorf("read the heartbeat: %+v, %v", r, err)
+		}
+	}
 }
 
 func TestSiteUserStoresLargeBodies(t *testing.T) {

@@ -57,6 +57,22 @@ var currentCases = []logCase{
 			t.Errorf("kind %s holds %v", kind, got)
 		}
 	}},
+	{name: "heartbeat", run: func(ctx context.Context, t *testing.T, h Harness) {
+		w := h.OpenWriter(t, site)
+		mustAppend(ctx, t, w, Put(refs(1)[0], 1))
+		query := pipeline.Query{Heartbeat: true}
+		if got := newest(ctx, t, h.History(t, site), query); len(got) != 0 {
+			t.Errorf("before the first heartbeat: %v", got)
+		}
+		mustAppend(ctx, t, w, Heartbeat(site, 1), Put(refs(2)[1], 2), Heartbeat(site, 2), Put(refs(1)[0], 3))
+		diffCurrent(t, []pipeline.Event{Heartbeat(site, 2)}, newest(ctx, t, h.History(t, site), query))
+		if _, err := w.NewEpoch(ctx); err != nil {
+			t.Fatalf("new epoch: %v", err)
+		}
+		diffCurrent(t, []pipeline.Event{Heartbeat(site, 2)}, newest(ctx, t, h.History(t, site), query))
+		mustAppend(ctx, t, w, Heartbeat(site, 3))
+		diffCurrent(t, []pipeline.Event{Heartbeat(site, 3)}, newest(ctx, t, h.History(t, site), query))
+	}},
 	{name: "other sites", run: func(ctx context.Context, t *testing.T, h Harness) {
 		for i, name := range []string{"a", "b", "a-b"} {
 			mustAppend(ctx, t, h.OpenWriter(t, name), Put(ConfigMap(name, "x"), i+1))
