@@ -114,8 +114,9 @@ func (a *Applier) Expect(ctx context.Context, kinds []pipeline.GroupResource) {
 // now than before: then everything must be read again.
 func (a *Applier) Observe(r pipeline.Record) (grew bool) { return a.selector.Observe(r) }
 
-// OnDrift has fn called with the source's Ref of each copy that somebody else changed or
-// deleted, until cancel is called. Its newest record should then be applied again. fn must not block.
+// OnDrift has fn called with the source's Ref of each copy that may not be as the log
+// says any more, until cancel is called: somebody else changed or deleted it, or a write of ours
+// came too late. Its newest record, a tombstone too, should then be applied again. fn must not block.
 func (a *Applier) OnDrift(fn func(pipeline.Ref)) (cancel func()) {
 	return a.inventory.OnDrift(a.policy.mark, fn)
 }

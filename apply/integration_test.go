@@ -577,6 +577,83 @@ func TestDrift(t *testing.T) {
 	})
 }
 
+// late performs the write of a record that an Applier has given up: its request reaches the server now.
+func (s *stand) late(a *Applier, r pipeline.Record, to binding) {
+	s.t.Helper()
+	d, err := a.desire(s.t.Context(), r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	kind, err := s.client.Kind(s.t.Context(), r.Ref.GroupResource())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, _, err := s.client.Client.Apply(s.t.Context(), kind, d.namespace, d.name, d.marked(originOf(r), to)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// drifts hands out what an Applier says has drifted.
+func (s *stand) drifts(a *Applier) <-chan pipeline.Ref {
+	refs := make(chan pipeline.Ref, 1000)
+	s.t.Cleanup(a.OnDrift(func(ref pipeline.Ref) { refs <- ref }))
+	return refs
+}
+
+// wantDrift waits until ref is said to have drifted.
+func wantDrift(t *testing.T, refs <-chan pipeline.Ref, ref pipeline.Ref) {
+	t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		select {
+		case got := <-refs:
+			if got == ref {
+				return
+			}
+		case <-timeout:
+			t.Fatalf("nobody says that %s has drifted", ref)
+		}
+	}
+}
+
+func TestLateWrites(t *testing.T) {
+	s := newStand(t)
+	a := s.applier("late")
+	s.apply(a, s.namespace(), pipeline.ResultCreated)
+	refs := s.drifts(a)
+
+	t.Run("an update that a newer one has overtaken", func(t *testing.T) {
+		r := s.configMap("a", "1")
+		s.apply(a, r, pipeline.ResultCreated)
+		older, newer := s.configMap("a", "older"), s.configMap("a", "newer")
+		s.apply(a, newer, pipeline.ResultConfigured)
+		uid := s.kubectl("get", "configmap", "-n", s.ns, "a", "-o", "jsonpath={.metadata.uid}")
+		s.late(a, older, binding{uid: uid})
+		wantDrift(t, refs, r.Ref)
+		s.apply(a, newer, pipeline.ResultConfigured)
+		if got := s.value("a"); got != "newer" {
+			t.Errorf("value is %q, want newer", got)
+		}
+		s.apply(a, newer, pipeline.ResultUnchanged)
+	})
+	t.Run("a create that the tombstone has overtaken", func(t *testing.T) {
+		r := s.configMap("b", "1")
+		gone := s.gone(r)
+		s.apply(a, gone, pipeline.ResultUnchanged)
+		s.late(a, r, binding{fresh: true})
+		wantDrift(t, refs, r.Ref)
+		s.apply(a, gone, pipeline.ResultDeleted)
+		if got := s.value("b"); got != "" {
+			t.Errorf("value is %q, want none", got)
+		}
+	})
+	select {
+	case ref := <-refs:
+		t.Errorf("%s is said to have drifted by our own write", ref)
+	default:
+	}
+}
+
 func TestReplacedBehindOurBack(t *testing.T) {
 	s := newStand(t)
 	a := s.applier("behind")

@@ -173,8 +173,8 @@ func (i *Inventory) open(ctx context.Context, kind kube.Kind) (*shelf, error) {
 	}
 }
 
-// OnDrift has fn called with the source's Ref of each copy with the mark that somebody
-// else changed or deleted, until cancel is called. fn must not block.
+// OnDrift has fn called with the source's Ref of each copy with the mark that may not
+// be as the log says any more, until cancel is called. fn must not block.
 func (i *Inventory) OnDrift(mark string, fn func(pipeline.Ref)) (cancel func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

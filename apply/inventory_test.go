@@ -103,6 +103,11 @@ func seen(uid string, version int, fields string, marks ...string) kube.Object {
 	}
 }
 
+// originAt is seen's origin at another position.
+func originAt(seq uint64) string {
+	return Origin{Site: "prod", Position: position(seq), UID: "u1", Namespace: "shop"}.String()
+}
+
 const fieldsA, fieldsB = `{"f:data":{}}`, `{"f:data":{"f:x":{}}}`
 
 // metaOf is what the server answers for that object.
@@ -224,7 +229,7 @@ func TestShelf(t *testing.T) {
 				s.abort(a)
 				s.Observe(ours)
 			},
-			want: marked, check: func(e entry) bool { return e.unproven == fieldsA }, reason: "it must be proven like a copy found",
+			want: marked, drift: []string{"a"}, check: func(e entry) bool { return e.unproven == fieldsA }, reason: "it must be proven like a copy found",
 		},
 		"somebody deletes it": {
 			play: func(t *testing.T, s *shelf) { write(t, s, metaOf(t, ours)); s.Delete(seen("c1", 12, fieldsA)) },
@@ -289,11 +294,48 @@ func TestShelf(t *testing.T) {
 		},
 		"unreadable marks": {
 			play: func(_ *testing.T, s *shelf) { s.Observe(seen("c1", 10, fieldsA, "dr.all", "nonsense")) },
-			want: marked, check: func(e entry) bool { return e.drifted && e.origin == Origin{} },
+			want: marked, drift: []string{"a"}, check: func(e entry) bool { return e.drifted && e.origin == Origin{} },
 		},
 		"a copy found": {
 			play: func(_ *testing.T, s *shelf) { s.Observe(ours); s.proven(a, position(7)) },
-			want: marked, synced: 1, check: func(e entry) bool { return e.unproven == "" && e.watermark() == position(7) },
+			want: marked, drift: []string{"a"}, synced: 1, check: func(e entry) bool { return e.unproven == "" && e.watermark() == position(7) },
+			reason: "it was not on the first list, and nobody here wrote it",
+		},
+		"an earlier write of ours comes late": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.Observe(seen("c1", 11, fieldsA, "dr.all", originAt(3)))
+				s.Observe(seen("c1", 12, fieldsA, "dr.all", originAt(3)))
+			},
+			want: marked, drift: []string{"a"}, check: func(e entry) bool { return e.drifted && e.watermark() == position(4) },
+			reason: "the fields have the same names",
+		},
+		"an earlier write of ours comes late, before the answer": {
+			play: func(t *testing.T, s *shelf) {
+				s.begin(a)
+				s.Observe(ours)
+				s.Observe(seen("c1", 11, fieldsA, "dr.all", originAt(3)))
+				s.wrote(a, metaOf(t, ours), Origin{Site: "prod", Position: position(4), UID: "u1", Namespace: "shop"}, digestA, "dr.all")
+			},
+			want: marked, drift: []string{"a"}, check: func(e entry) bool { return e.drifted && e.watermark() == position(4) },
+		},
+		"an earlier write of ours comes late, after a proof": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.proven(a, position(6))
+				s.Observe(seen("c1", 11, fieldsA, "dr.all", originAt(5)))
+			},
+			want: marked, drift: []string{"a"}, check: func(e entry) bool { return e.drifted && e.watermark() == position(6) },
+		},
+		"a create of ours comes after we found nothing": {
+			play: func(_ *testing.T, s *shelf) {
+				s.begin(a)
+				s.abort(a)
+				s.Delete(seen("c0", 9, fieldsA))
+				s.Observe(ours)
+				s.Observe(ours)
+			},
+			want: marked, drift: []string{"a"},
 		},
 		"versions that are no numbers": {
 			play: func(t *testing.T, s *shelf) {

@@ -40,26 +40,33 @@ func (s *shelf) Observe(o kube.Object) {
 		it = &item{}
 		s.ours[s.intern(k)] = it
 	}
-	synced, was := it.synced, it.drifted || it.deleting
+	synced, was, before := it.synced, it.drifted || it.deleting, it.stamp
+	ref := s.refOf(k, it)
 	s.setSynced(it, false)
 	it.holder, it.uid, it.version = marked, m.UID, version
-	it.mark, it.fields = s.inv.intern(mark), m.Fields
+	it.mark = s.inv.intern(mark)
+	it.stamp = stampOf(m.Fields, m.Annotations[v1alpha1.AnnotationOrigin], m.Annotations[v1alpha1.AnnotationDigest])
 	it.deleting = it.deleting || m.Deleting
 	it.drifted = false
 	it.readMarks(s, m)
 	switch {
-	case it.applied == "":
+	case it.applied == stamp{}:
 		it.unproven = ourFields(o.Raw)
 		it.drifted = it.drifted || it.unproven == ""
-	case it.applied != it.fields:
+	case it.applied != it.stamp:
 		it.drifted = true
 	default:
 		it.unproven = ""
 	}
 	s.setSynced(it, synced && !it.drifted && !it.deleting)
-	// While we write, the new state may be our own; the end of the write will tell.
-	lost := it.drifted && !was && !it.ended && !s.busy(k) && s.listed && !fresh
-	ref := s.refOf(k, it)
+	if fresh {
+		ref = s.refOf(k, it)
+	}
+	news := fresh || !was && (it.drifted || it.applied == stamp{} && it.stamp != before)
+	// While we write, the new state may be our own; the end of the write will tell. What
+	// the first list shows, the first copy looks at. Any other copy that we do not know to have written
+	// is a write of ours that was given up, and it may have come too late.
+	lost := news && !it.ended && !s.busy(k) && s.listed
 	s.mu.Unlock()
 	if lost {
 		s.inv.drifted(mark, ref)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strconv"
 	"sync"
 
@@ -50,14 +51,28 @@ type item struct {
 	entry
 	// version is the newest resourceVersion known, 0 if the server's are not numbers.
 	version uint64
-	// fields and applied are hashes of the fields we own: as last seen, and as our write left them.
-	fields, applied string
+	// stamp and applied tell our part of the copy: as last seen, and as our write
+	// left it, or zero if it is not known that it was this process's.
+	stamp, applied stamp
 	// ended: it is we who delete it.
 	ended bool
 	// synced: it is as the log last said.
 	synced bool
 	// left is closed when the item is removed, if somebody waits.
 	left chan struct{}
+}
+
+// stamp tells our part of a copy from what anybody else makes of it: somebody who takes a field from us
+// changes it, and so does an earlier write of ours that comes late.
+type stamp struct {
+	fields string // a hash of the fields we own
+	marks  uint64 // a hash of the annotations of ours
+}
+
+var marksSeed = maphash.MakeSeed()
+
+func stampOf(fields, origin, digest string) stamp {
+	return stamp{fields: fields, marks: maphash.Comparable(marksSeed, [2]string{origin, digest})}
 }
 
 // shelf is what is known of one kind. It is the Handler of the kind's watch.
@@ -208,16 +223,17 @@ func (s *shelf) take(k key, m kube.Meta, origin Origin, digest pipeline.Digest, 
 		s.ours[s.intern(k)] = it
 	}
 	newer := it.version > version
+	ours := stampOf(m.Fields, origin.String(), digest.String())
 	s.setSynced(it, false)
 	if !newer {
 		it.holder, it.uid, it.version = marked, m.UID, version
-		it.mark, it.fields = s.inv.intern(mark), m.Fields
+		it.mark, it.stamp = s.inv.intern(mark), ours
 		it.deleting = it.deleting || m.Deleting
 		it.origin, it.digest = s.share(origin), digest
 	}
-	it.applied, it.unproven = m.Fields, ""
-	it.seen = it.origin.Position
-	it.drifted = it.fields != it.applied
+	it.applied, it.unproven = ours, ""
+	it.seen = s.share(origin).Position
+	it.drifted = it.stamp != it.applied
 	s.setSynced(it, !it.drifted && !it.deleting)
 	return it.drifted
 }
@@ -231,7 +247,7 @@ func (s *shelf) proven(k key, p pipeline.Position) {
 		return
 	}
 	if it.unproven != "" {
-		it.applied, it.unproven = it.fields, ""
+		it.applied, it.unproven = it.stamp, ""
 	}
 	if it.seen.Compare(p) < 0 {
 		it.seen = pipeline.Position{Epoch: s.inv.intern(p.Epoch), Seq: p.Seq}
