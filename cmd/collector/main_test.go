@@ -140,10 +140,10 @@ func nobody(t *testing.T) string {
 }
 
 // startLog starts a NATS server.
-func startLog(t *testing.T) *natslog.Server {
+func startLog(t *testing.T, users ...natslog.User) *natslog.Server {
 	t.Helper()
 	cfg := natslog.DefaultServerConfig()
-	cfg.StoreDir, cfg.Host, cfg.Port, cfg.SyncAlways = t.TempDir(), "127.0.0.1", -1, false
+	cfg.StoreDir, cfg.Host, cfg.Port, cfg.Users, cfg.SyncAlways = t.TempDir(), "127.0.0.1", -1, users, false
 	cfg.MinFree = 1 << 20
 	s, err := natslog.StartServer(t.Context(), cfg)
 	if err != nil {
