@@ -54,10 +54,9 @@ func object2K(i int) kube.Object {
 // BenchmarkCollect is one object's way from the watch until it is durable, the log's own time apart.
 func BenchmarkCollect(b *testing.B) {
 	t := newTerm(b, &swallow{})
-	h := &kindWatch{
-		term: t, kind: configMaps, ctx: b.Context(), again: func() {},
-		rules: t.rules().selector.rulesOf(configMaps), cleaner: t.rules().cleaner.rulesOf(configMaps),
-	}
+	h := &handler{ctx: b.Context(), kindWatch: &kindWatch{
+		term: t, kind: configMaps, rules: t.rules().selector.rulesOf(configMaps), cleaner: t.rules().cleaner.rulesOf(configMaps),
+	}}
 	objects := make([]kube.Object, 20_000)
 	for i := range objects {
 		objects[i] = object2K(i)
@@ -102,5 +101,5 @@ func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc) //nolint:gosec // fits
+	return int64(m.HeapAlloc)
 }

@@ -106,10 +106,10 @@ func (c *Collector) Run(ctx context.Context) error {
 		if err == nil {
 			err = t.run(ctx)
 		}
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case !errors.Is(err, errReset):
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was asked to stop; what that broke off is no failure
+		}
+		if !errors.Is(err, errReset) {
 			return err
 		}
 		newEpoch = true

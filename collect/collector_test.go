@@ -264,7 +264,7 @@ func TestManyUpdatesCoalesceBehindASlowLog(t *testing.T) {
 	w.caughtUp()
 	before := w.position()
 	w.log.SetFault(func(string, []pipeline.Event) memlog.Fault {
-		time.Sleep(100 * time.Millisecond) // a slow disk
+		<-time.After(100 * time.Millisecond) // a slow disk
 		return memlog.Fault{}
 	})
 	defer w.log.SetFault(nil)

@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -30,12 +31,7 @@ func (d *deniedKind) matches(k pipeline.GroupResource) bool {
 	if d.group != k.Group {
 		return false
 	}
-	for _, r := range d.resources {
-		if r == k.Resource {
-			return true
-		}
-	}
-	return len(d.resources) == 0
+	return len(d.resources) == 0 || slices.Contains(d.resources, k.Resource)
 }
 
 const (
@@ -68,8 +64,7 @@ var deniedKinds = []deniedKind{
 	{group: "networking.k8s.io", resources: []string{"ipaddresses", "servicecidrs"}, reason: "addresses of this cluster"},
 	{group: "resource.k8s.io", resources: []string{"resourceslices", "podschedulingcontexts", "devicetaintrules", "resourcepoolstatusrequests"}, reason: ofMachines},
 	{group: "scheduling.k8s.io", resources: []string{"podgroups"}, reason: generated},
-	{group: "storage.k8s.io", resources: []string{"csinodes", "csistoragecapacities"}, reason: ofMachines},
-	{group: "storage.k8s.io", resources: []string{"volumeattachments"}, reason: ofMachines},
+	{group: "storage.k8s.io", resources: []string{"csinodes", "csistoragecapacities", "volumeattachments"}, reason: ofMachines},
 	{group: "metrics.k8s.io", reason: ofMoment},
 	{group: "custom.metrics.k8s.io", reason: ofMoment},
 	{group: "external.metrics.k8s.io", reason: ofMoment},
@@ -151,8 +146,7 @@ var deniedObjects = []denial{
 	{kinds: kindsNamed("admissionregistration.k8s.io/*"), reason: "made by kyverno itself", when: labelIs("webhook.kyverno.io/managed-by", "kyverno")},
 
 	{kinds: kindsNamed("endpoints"), reason: "generated from a Service's selector", when: generatedEndpoints},
-	{kinds: kindsNamed("discovery.k8s.io/endpointslices"), reason: "generated from a Service's selector",
-		when: labelIs("endpointslice.kubernetes.io/managed-by", "endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io")},
+	{kinds: kindsNamed("discovery.k8s.io/endpointslices"), reason: "generated from a Service's selector", when: labelIs("endpointslice.kubernetes.io/managed-by", "endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io")},
 
 	{kinds: kindsNamed("pods"), reason: "mirrors a file on a node", when: hasAnnotation("kubernetes.io/config.mirror")},
 	{kinds: kindsNamed("pods"), reason: "has completed", when: completedPod, freeze: true},
@@ -167,25 +161,16 @@ func hasAnnotation(key string) func(*view) bool {
 	return func(v *view) bool { _, ok := v.annotation(key); return ok }
 }
 
-func oneOf(value string, values []string) bool {
-	for _, v := range values {
-		if v == value {
-			return true
-		}
-	}
-	return false
-}
-
 func labelIs(key string, values ...string) func(*view) bool {
-	return func(v *view) bool { value, ok := v.label(key); return ok && oneOf(value, values) }
+	return func(v *view) bool { value, ok := v.label(key); return ok && slices.Contains(values, value) }
 }
 
 func named(names ...string) func(*view) bool {
-	return func(v *view) bool { return oneOf(v.name, names) }
+	return func(v *view) bool { return slices.Contains(names, v.name) }
 }
 
 func secretOfType(types ...string) func(*view) bool {
-	return func(v *view) bool { return oneOf(v.at("type").Str, types) }
+	return func(v *view) bool { return slices.Contains(types, v.at("type").Str) }
 }
 
 func apiServerService(v *view) bool {

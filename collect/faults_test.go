@@ -263,6 +263,12 @@ func TestRestoredSourceDeletesNothing(t *testing.T) {
 			if got := w.tombstones(); len(got) != 0 {
 				t.Errorf("deleted: %v", got)
 			}
+			w.eventually("held objects are counted", func() string {
+				if h := w.heartbeat(); h.Held != 20 {
+					return fmt.Sprintf("%d, want the 20 that were lost", h.Held)
+				}
+				return ""
+			})
 			// In the new epoch deletions are deletions again, across a restart too.
 			w.stop()
 			w.kubectl("delete", "-n", "shop", "configmap/old")

@@ -85,7 +85,7 @@ func (o *outbox) heartbeat(now time.Time, incarnation string, problems map[strin
 	defer o.mu.Unlock()
 	h := pipeline.Heartbeat{
 		Time: now, Incarnation: incarnation, Through: map[string]string{}, Complete: true,
-		Failing: map[string]string{}, Outbox: len(o.lanes),
+		Failing: map[string]string{}, Outbox: len(o.lanes), Held: o.inv.held,
 	}
 	watched := 0
 	for k, p := range o.kinds {

@@ -506,7 +506,7 @@ func (m *model) check(t *rapid.T) {
 			size += len(p.sighting.body)
 			pending++
 		}
-		if l.next != nil && !l.busy() && !(l.bodiless() && l.inUnread || !l.bodiless() && l.inReady) {
+		if l.next != nil && !l.busy() && (l.bodiless() && !l.inUnread || !l.bodiless() && !l.inReady) {
 			t.Fatalf("%s waits in no queue", ref)
 		}
 	}

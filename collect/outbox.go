@@ -80,17 +80,13 @@ func (q *lanes) front() *lane {
 	return q.queue[0]
 }
 
-func (q *lanes) pop() *lane {
-	l := q.front()
-	if l == nil {
-		return nil
-	}
+// pop takes the front lane, which must be there, out.
+func (q *lanes) pop() {
 	q.queue[0] = nil
 	q.queue = q.queue[1:]
 	if len(q.queue) == 0 {
 		q.queue = nil // let the backing array go
 	}
-	return l
 }
 
 func newOutbox(site string, maxBytes int, inv *inventory) *outbox {
@@ -191,11 +187,11 @@ func (o *outbox) touch(ref pipeline.Ref, l *lane, s *sighting) {
 
 // lose takes up that an object is gone. An empty s.uid means whatever is known under
 // the name. What was never collected, or released, is not reported.
-func (o *outbox) lose(ctx context.Context, ref pipeline.Ref, s *sighting) outcome {
+func (o *outbox) lose(ctx context.Context, ref pipeline.Ref, s *sighting) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.refused, ref)
-	return o.depart(ctx, ref, o.lanes[ref], s)
+	o.depart(ctx, ref, o.lanes[ref], s)
 }
 
 // depart takes up that an object is gone or unwanted.

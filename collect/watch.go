@@ -12,30 +12,41 @@ import (
 )
 
 // kindWatch hands what is seen of one kind to the outbox: selected, cleaned and
-// digested, so that what is not news never leaves its goroutine. It is a kube.Handler.
+// digested, so that what is not news never leaves its goroutine.
 type kindWatch struct {
 	term    *term
 	kind    kube.Kind
 	rules   *kindRules
 	cleaner *kindCleaner
-	buf     []byte // of the cleaner, used again
-
-	ctx   context.Context    //nolint:containedctx // kube.Handler's calls have none; it is that of the Watch that makes them
-	again context.CancelFunc // ends the Watch, to begin with a new complete list
 }
-
-var _ kube.Handler = (*kindWatch)(nil)
 
 // run watches until ctx ends.
 func (w *kindWatch) run(ctx context.Context) {
 	pause := newBackOff()
 	for ctx.Err() == nil {
-		w.ctx, w.again = context.WithCancel(ctx)
-		w.term.source.Watch(w.ctx, w.kind, kube.WatchOptions{OnError: w.onError}, w)
-		w.again()
+		w.watch(ctx)
 		wait(ctx, pause.NextBackOff())
 	}
 }
+
+// watch watches until ctx ends or a list cannot be judged: then a new one is needed.
+func (w *kindWatch) watch(ctx context.Context) {
+	ctx, again := context.WithCancel(ctx)
+	defer again()
+	h := &handler{kindWatch: w, ctx: ctx, again: again}
+	w.term.source.Watch(ctx, w.kind, kube.WatchOptions{OnError: func(err error) { w.onError(ctx, err) }}, h)
+}
+
+// handler is what one Watch calls.
+type handler struct {
+	*kindWatch
+	// ctx is that of the Watch: the calls of a kube.Handler have none.
+	ctx   context.Context
+	again context.CancelFunc // ends the Watch
+	buf   []byte             // of the cleaner, used again
+}
+
+var _ kube.Handler = (*handler)(nil)
 
 func (w *kindWatch) ref(namespace, name string) pipeline.Ref {
 	return pipeline.Ref{
@@ -51,7 +62,7 @@ func (w *kindWatch) sighting(p presence, uid, version string) *sighting {
 }
 
 // Observe implements kube.Handler.
-func (w *kindWatch) Observe(o kube.Object) {
+func (w *handler) Observe(o kube.Object) {
 	w.term.noticeKind(w.kind.GroupResource)
 	w.term.outbox.waitForRoom(w.ctx)
 	var s *sighting
@@ -87,7 +98,7 @@ func (w *kindWatch) sightingOf(ctx context.Context, o kube.Object, buf []byte) (
 }
 
 // Delete implements kube.Handler.
-func (w *kindWatch) Delete(o kube.Object) {
+func (w *handler) Delete(o kube.Object) {
 	w.term.noticeKind(w.kind.GroupResource)
 	ref := w.ref(o.Namespace, o.Name)
 	// An object that was ignored in its last state is gone without a word.
@@ -103,7 +114,7 @@ func (w *kindWatch) Delete(o kube.Object) {
 }
 
 // Progress implements kube.Handler.
-func (w *kindWatch) Progress(version string) {
+func (w *handler) Progress(version string) {
 	w.term.outbox.onProgress(w.kind.GroupResource, func(p *progress) {
 		if p.listed {
 			p.seen = version
@@ -112,7 +123,7 @@ func (w *kindWatch) Progress(version string) {
 }
 
 // Replace implements kube.Handler: the sweep.
-func (w *kindWatch) Replace(present []kube.Object, version string) {
+func (w *handler) Replace(present []kube.Object, version string) {
 	list := make(map[objectKey]listed, len(present))
 	for _, o := range present {
 		u, _ := packUID(o.UID)
@@ -128,7 +139,7 @@ func (w *kindWatch) Replace(present []kube.Object, version string) {
 		var err error
 		if s.source, err = w.term.source.ClusterUID(w.ctx); err != nil {
 			if w.ctx.Err() == nil {
-				w.onError(fmt.Errorf("ask the source for its identity: %w", err))
+				w.onError(w.ctx, fmt.Errorf("ask the source for its identity: %w", err))
 				w.again()
 			}
 			return
@@ -158,7 +169,7 @@ func (w *kindWatch) Replace(present []kube.Object, version string) {
 }
 
 // sweepAway takes up that objects are gone, or not selected any more.
-func (w *kindWatch) sweepAway(absent []objectKey, version string) {
+func (w *handler) sweepAway(absent []objectKey, version string) {
 	for _, key := range absent {
 		ref := w.ref(key.namespace, key.name)
 		if w.rules.selector.Key(w.kind.GroupResource, key.namespace, key.name).Action != Collect {
@@ -172,22 +183,22 @@ func (w *kindWatch) sweepAway(absent []objectKey, version string) {
 }
 
 // onError notes a failure of the watch, nil for its end.
-func (w *kindWatch) onError(err error) {
+func (w *kindWatch) onError(ctx context.Context, err error) {
 	k := w.kind.GroupResource
 	text := ""
 	if err != nil {
 		text = err.Error()
-		telemetry.Add(w.ctx, telemetry.MetricCollectErrors, 1,
+		telemetry.Add(ctx, telemetry.MetricCollectErrors, 1,
 			telemetry.String(telemetry.KeySite, w.term.site), telemetry.String(telemetry.KeyKind, k.String()))
 	}
 	former := ""
 	w.term.outbox.onProgress(k, func(p *progress) { former, p.failing = p.failing, text })
-	switch {
-	case text == former:
-	case text == "":
-		w.term.log.InfoContext(w.ctx, "kind is collected again", telemetry.KeyKind, k.String())
+	switch text {
+	case former:
+	case "":
+		w.term.log.InfoContext(ctx, "kind is collected again", telemetry.KeyKind, k.String())
 	default:
-		w.term.log.WarnContext(w.ctx, "cannot collect kind", telemetry.KeyKind, k.String(), telemetry.KeyError, err)
+		w.term.log.WarnContext(ctx, "cannot collect kind", telemetry.KeyKind, k.String(), telemetry.KeyError, err)
 	}
 	if (text == "") != (former == "") {
 		w.term.beat()

@@ -110,7 +110,7 @@ func waitUntil(t testing.TB, what string, check func() string) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %s: %s", what, patience, missing)
 		}
-		time.Sleep(20 * time.Millisecond) // between two looks
+		<-time.After(20 * time.Millisecond)
 	}
 }
 

@@ -21,6 +21,9 @@ type Heartbeat struct {
 	Failing map[string]string `json:"failing,omitempty"`
 	// Outbox is how many changes wait to be made durable.
 	Outbox int `json:"outbox"`
+	// Held is how many objects of the log are from before the epoch and were not seen since:
+	// whether they still exist is not known, and no sweep deletes them.
+	Held int `json:"held,omitempty"`
 }
 
 // Event makes the heartbeat an Event of the site.

@@ -16,6 +16,7 @@ const (
 	KeyAttempt     = "attempt"
 	KeyResult      = "result"
 	KeyCount       = "count"
+	KeyHeld        = "held" // of objects: from before the epoch
 	KeyDuration    = "duration"
 	KeyError       = "error"
 	KeyStack       = "stack" // of a panic

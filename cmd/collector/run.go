@@ -21,9 +21,7 @@ type program struct {
 	log     *slog.Logger
 	client  *kube.Client
 	config  configFile
-
-	conn      *natslog.Conn
-	collector *collect.Collector
+	conn    *natslog.Conn
 }
 
 // run runs the parts in order: the log, the lead, the collector.
