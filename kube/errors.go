@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"strings"
 
@@ -38,7 +40,11 @@ func classify(err error) error {
 	}
 	var api apierrors.APIStatus
 	if !errors.As(err, &api) {
-		return pipeline.WithClass(pipeline.Transient, err) // never reached the server, or lost on the way
+		// It never reached the server, or was lost on the way.
+		if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
+			err = fmt.Errorf("%w: %w", pipeline.ErrUnreachable, err)
+		}
+		return pipeline.WithClass(pipeline.Transient, err)
 	}
 	status := withoutContent(api.Status())
 	if mismatch(status) {
@@ -53,7 +59,7 @@ func classify(err error) error {
 func classOf(s metav1.Status) pipeline.Class {
 	switch s.Reason {
 	case metav1.StatusReasonUnauthorized:
-		return pipeline.Forbidden
+		return pipeline.Transient // tokens are rotated
 	case metav1.StatusReasonForbidden:
 		if says(s.Message, missingTexts) || apierrors.HasStatusCause(&apierrors.StatusError{ErrStatus: s}, "NamespaceTerminating") {
 			return pipeline.Dependency

@@ -324,6 +324,31 @@ func TestForbidden(t *testing.T) {
 	}
 }
 
+func TestUnreachable(t *testing.T) {
+	cluster := kubetest.Shared(t)
+	k, ns := kindOf(t, cluster.Client(), "", "configmaps"), namespace(t, cluster.Client())
+	config := cluster.Kubeconfig()
+	nobody := connect(t, rewrite(t, config, line(t, config, "server:"), "server: https://127.0.0.1:1"))
+	_, _, err := nobody.Apply(t.Context(), k, ns, "x", []byte(object("v1", "ConfigMap", "")))
+	checkClass(t, err, pipeline.Transient)
+	if !errors.Is(err, pipeline.ErrUnreachable) {
+		t.Errorf("nobody listens there: %v", err)
+	}
+}
+
+func TestUnauthorizedPasses(t *testing.T) {
+	cluster := kubetest.Shared(t)
+	k, ns := kindOf(t, cluster.Client(), "", "configmaps"), namespace(t, cluster.Client())
+	config := cluster.User("rotated")
+	config = rewrite(t, config, line(t, config, "client-key-data:"), "")
+	c := connect(t, rewrite(t, config, line(t, config, "client-certificate-data:"), "token: expired"))
+	_, _, err := c.Apply(t.Context(), k, ns, "x", []byte(object("v1", "ConfigMap", "")))
+	checkClass(t, err, pipeline.Transient)
+	if !kube.IsUnauthorized(err) {
+		t.Errorf("wrong predicates for %v", err)
+	}
+}
+
 func TestWritesHitOnlyTheObjectThatIsMeant(t *testing.T) {
 	c := kubetest.Shared(t).Client()
 	k, ns := kindOf(t, c, "", "configmaps"), namespace(t, c)

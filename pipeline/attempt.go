@@ -97,12 +97,30 @@ func describePanic(v any) string {
 // decide is Decide, but for a sink that says it was canceled though the pump
 // was not: that is a failure.
 func (p *Pump) decide(ctx context.Context, it *item) Action {
-	action := Decide(it.cause, it.attempts, p.cfg.Attempts)
+	budget := p.cfg.Attempts
+	if it.redo {
+		budget = 1
+	}
+	action := Decide(it.cause, it.attempts, budget)
 	if action == Abandon && ctx.Err() == nil {
 		it.cause = WithClass(ClassOf(it.cause), errors.New(it.cause.Error()))
-		action = Decide(it.cause, it.attempts, p.cfg.Attempts)
+		action = Decide(it.cause, it.attempts, budget)
+	}
+	switch {
+	case action == Park && it.redo && p.missed(it):
+		return Retry // what it lacks may have come while it was being tried
+	case action == Retry && it.redo:
+		return Park
 	}
 	return action
+}
+
+// missed reports that an item lacks a dependency that may have come since its
+// attempt began.
+func (p *Pump) missed(it *item) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return ClassOf(it.cause) == Dependency && it.wakes != p.wakes
 }
 
 // retry keeps the item for another try, unless there is a newer one.
@@ -178,9 +196,11 @@ func (p *Pump) park(ctx context.Context, it *item) error {
 	p.mu.Unlock()
 	if parked && former.position == d.Position {
 		d.First = former.first
-		if former.class == d.Class && former.message == d.Message {
+		if former.class == d.Class && former.message == d.Message || errors.Is(it.cause, ErrUnreachable) {
+			it.silent, it.known = true, true
 			return nil
 		}
+		it.known = former.class == d.Class
 	}
 	ctx, cancel := context.WithTimeout(telemetry.Extract(ctx, it.trace), p.cfg.AttemptTimeout)
 	defer cancel()
@@ -252,8 +272,15 @@ func (p *Pump) settle(ctx context.Context, it *item) {
 	now := time.Now()
 	p.mu.Lock()
 	if cause != nil {
-		p.stats.failure(it, now)
-		p.stats.parked++
+		if !it.silent {
+			p.stats.failure(it, now)
+		}
+		if it.known {
+			p.stats.parkedAgain++
+		} else {
+			p.stats.parked++
+			p.stats.lastParked = it.lastError(now)
+		}
 	} else {
 		p.stats.success(it, now)
 	}

@@ -21,6 +21,10 @@ type item struct {
 	fresh *list.Element // in lanes.fresh until the first attempt is over
 	retry *list.Element // in lanes.retrying
 	index int           // in lanes.oldest
+	young int           // in lanes.unsettled, -1 if it counts no more
+	// redo says that this very record is parked: it has one attempt, and counts as
+	// parked, not as held.
+	redo bool
 	// failed says that an attempt has failed: counted as retrying, not as pending.
 	failed bool
 
@@ -34,6 +38,8 @@ type item struct {
 	result   Result
 	cause    error // why the last attempt failed
 	early    bool  // parked before its budget was spent
+	known    bool  // parked as it was before: nothing new
+	silent   bool  // known, and for the same reason
 	wakes    uint64
 	delays   *backoff.ExponentialBackOff
 }
@@ -93,8 +99,11 @@ type lanes struct {
 	failed int
 	bytes  int64
 	oldest *priority[*item] // all items held, by position
-	fresh  *list.List       // items not tried yet, in the order of submission
-	order  uint64           // of the last submission
+	// unsettled are those of them that were never settled before.
+	unsettled *priority[*item]
+	redone    int        // items with redo
+	fresh     *list.List // items not tried yet, in the order of submission
+	order     uint64     // of the last submission
 }
 
 func newLanes(cfg PumpConfig) *lanes {
@@ -110,6 +119,10 @@ func newLanes(cfg PumpConfig) *lanes {
 		oldest: &priority[*item]{
 			before: func(a, b *item) bool { return a.Position.Compare(b.Position) < 0 },
 			place:  func(it *item) *int { return &it.index },
+		},
+		unsettled: &priority[*item]{
+			before: func(a, b *item) bool { return a.Position.Compare(b.Position) < 0 },
+			place:  func(it *item) *int { return &it.young },
 		},
 		queue: list.New(), retryQueue: list.New(), retrying: list.New(), fresh: list.New(),
 	}
@@ -210,7 +223,7 @@ func (ls *lanes) keep(it *item, due time.Time) (newer *item) {
 	}
 	ls.stopped(l)
 	ls.tried(it)
-	if !it.failed {
+	if !it.failed && !it.redo {
 		it.failed = true
 		l.kind.retrying++
 		ls.failed++
@@ -300,23 +313,50 @@ func (ls *lanes) hold(l *lane, it *item) {
 	it.lane, it.order = l, ls.order
 	it.fresh = ls.fresh.PushBack(it)
 	ls.oldest.push(it)
+	if it.young >= 0 {
+		ls.unsettled.push(it)
+	}
 	ls.held++
 	ls.bytes += it.size
 	l.kind.held++
+	if it.redo {
+		ls.redone++
+		l.kind.redone++
+	}
 }
 
 func (ls *lanes) drop(it *item) {
 	ls.tried(it)
 	ls.oldest.remove(it)
+	if it.young >= 0 {
+		ls.unsettled.remove(it)
+	}
 	ls.held--
 	ls.bytes -= it.size
 	it.lane.kind.held--
+	if it.redo {
+		it.redo = false
+		ls.redone--
+		it.lane.kind.redone--
+	}
 	if it.failed {
 		it.failed = false
 		it.lane.kind.retrying--
 		ls.failed--
 	}
 	ls.forgetRetry(it)
+}
+
+// settledTo has nothing up to p count as unsettled any more.
+func (ls *lanes) settledTo(p Position) {
+	for ls.unsettled.len() > 0 {
+		it := ls.unsettled.first()
+		if it.Position.Compare(p) > 0 {
+			return
+		}
+		ls.unsettled.remove(it)
+		it.young = -1
+	}
 }
 
 // forgetRetry takes an item off the retrying ones.

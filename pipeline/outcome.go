@@ -56,6 +56,10 @@ func ClassOf(err error) Class {
 // ErrForeign marks a message that is not in our wire form.
 var ErrForeign = errors.New("not a DR-Syncer message")
 
+// ErrUnreachable marks an attempt that did not reach the destination at all: it
+// says nothing of the record.
+var ErrUnreachable = errors.New("the destination cannot be reached")
+
 // Action is what is to be done with an attempt.
 type Action uint8
 
@@ -72,21 +76,25 @@ const (
 
 // Decide maps the end of an attempt to an action: the only place that does.
 // attempts counts this one; budget is the number of attempts granted. Permanent
-// classes are parked at once, Transient and Dependency ones when the budget is spent.
+// classes are parked at once, the others when the budget is spent: Transient,
+// Dependency, and Forbidden, as permissions come late too. What never reached the
+// destination is tried again without end.
 func Decide(err error, attempts, budget int) Action {
 	switch {
 	case err == nil:
 		return Done
 	case errors.Is(err, context.Canceled):
 		return Abandon
+	case errors.Is(err, ErrUnreachable):
+		return Retry
 	}
 	switch ClassOf(err) {
-	case Transient, Dependency:
+	case Transient, Dependency, Forbidden:
 		if attempts < budget {
 			return Retry
 		}
 		return Park
-	case Forbidden, Invalid, Immutable, Foreign, Malformed:
+	case Invalid, Immutable, Foreign, Malformed:
 		return Park
 	}
 	return Park

@@ -166,6 +166,18 @@ func (p *Pump) admit(ctx context.Context, it *item) (superseded *item, err error
 	if p.closed {
 		return nil, errStopped
 	}
+	if p.stats.floor != nil {
+		// What is submitted again must not make the low watermark go back.
+		if settled, _ := p.settled(); settled.Compare(*p.stats.floor) > 0 {
+			p.stats.floor = &settled
+		}
+		if it.Position.Compare(*p.stats.floor) <= 0 {
+			it.young = -1
+		}
+	}
+	if l, parked := p.letters[it.Ref]; parked && l.position == it.Position {
+		it.redo = true
+	}
 	superseded = p.lanes.add(it)
 	p.stats.advance(it.Position)
 	p.work.Signal()
@@ -205,6 +217,46 @@ func (p *Pump) release() {
 		close(w.done)
 		return true
 	})
+}
+
+// Settled tells the pump that everything up to at was submitted and settled before,
+// or cannot be for now: submitted again it counts as work, but neither for the
+// low watermark nor for the age of what waits.
+func (p *Pump) Settled(at Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stats.floor == nil || at.Compare(*p.stats.floor) > 0 {
+		p.stats.floor = &at
+	}
+	p.lanes.settledTo(at)
+}
+
+// ParkedRefs returns what the owner has dead letters of, with the class of each.
+// Submitted again, the same record has one attempt, without a trace if it fails
+// as before.
+func (p *Pump) ParkedRefs() map[Ref]Class {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	refs := make(map[Ref]Class, len(p.letters))
+	for ref, l := range p.letters {
+		refs[ref] = l.class
+	}
+	return refs
+}
+
+// Drop removes the owner's dead letter of a Ref that is no longer of interest;
+// without one it does nothing.
+func (p *Pump) Drop(ctx context.Context, ref Ref) error {
+	if _, parked := p.ParkedRefs()[ref]; !parked {
+		return nil
+	}
+	if err := p.parker.Remove(ctx, p.cfg.Owner, ref); err != nil {
+		return fmt.Errorf("remove dead letter of %s: %w", ref, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forget(ref)
+	return nil
 }
 
 // Settle waits until nothing that was submitted before the call is queued or in

@@ -21,7 +21,7 @@ func TestPumpParks(t *testing.T) {
 	}{
 		"transient":   {err: errBusy, letter: "Transient after 5 at 1: server is busy", reason: "the budget is spent"},
 		"dependency":  {err: pipeline.WithClass(pipeline.Dependency, errors.New("no namespace")), letter: "Dependency after 5 at 1: no namespace", reason: "the budget is spent"},
-		"forbidden":   {err: pipeline.WithClass(pipeline.Forbidden, errors.New("no")), letter: "Forbidden after 1 at 1: no", reason: "permanent"},
+		"forbidden":   {err: pipeline.WithClass(pipeline.Forbidden, errors.New("no")), letter: "Forbidden after 5 at 1: no", reason: "permissions come late too"},
 		"invalid":     {err: pipeline.WithClass(pipeline.Invalid, errors.New("no")), letter: "Invalid after 1 at 1: no", reason: "permanent"},
 		"immutable":   {err: pipeline.WithClass(pipeline.Immutable, errors.New("no")), letter: "Immutable after 1 at 1: no", reason: "permanent"},
 		"foreign":     {err: pipeline.WithClass(pipeline.Foreign, errors.New("no")), letter: "Foreign after 1 at 1: no", reason: "permanent"},

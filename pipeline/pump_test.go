@@ -338,12 +338,12 @@ func TestPumpStats(t *testing.T) {
 				Ref: object("a"), Op: pipeline.OpPut, Position: at(5), Result: pipeline.ResultConfigured,
 				Time: time.Now(), Observed: pipelinetest.Observed,
 			},
-			LastError: s.LastError,
+			LastError: s.LastError, LastParked: s.LastParked,
 		}
 		if diff := cmp.Diff(want, s); diff != "" {
 			t.Errorf("stats (-want +got):\n%s", diff)
 		}
-		if s.Bytes < 1 || s.LastError.Ref.Name == "" || s.LastError.Message == "" {
+		if s.Bytes < 1 || s.LastError.Ref.Name == "" || s.LastError.Message == "" || s.LastParked.Ref != object("bad") {
 			t.Errorf("stats: %+v", s)
 		}
 	})

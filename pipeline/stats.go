@@ -20,12 +20,14 @@ type Stats struct {
 	// Results counts applied records by what the sink said.
 	Results map[Result]uint64
 	// Superseded counts records made superfluous by newer ones, Foreign messages
-	// that were not ours, ParkedTotal records put into the dead letters.
-	Superseded, Foreign, ParkedTotal uint64
+	// that were not ours, ParkedTotal records put into the dead letters, ParkedAgain
+	// those that were there already and failed again.
+	Superseded, Foreign, ParkedTotal, ParkedAgain uint64
 	// Seen is the newest position submitted. Settled is the low watermark: nothing
-	// before it is unsettled, of what was submitted.
+	// before it is unsettled, of what was submitted. What Pump.Settled was told of
+	// does not count.
 	Seen, Settled Position
-	// OldestStored is when the oldest unsettled record was stored; zero if there is none.
+	// OldestStored is when the oldest unsettled record of them was stored; zero if there is none.
 	OldestStored time.Time
 	// Heartbeat is the newest one submitted.
 	Heartbeat HeartbeatRecord
@@ -33,6 +35,8 @@ type Stats struct {
 	// before the first.
 	LastResult LastResult
 	LastError  LastError
+	// LastParked is the record that was parked last, zero before the first.
+	LastParked LastError
 }
 
 // KindStats is the part of Stats that concerns one kind.
@@ -80,20 +84,26 @@ func (p *Pump) Stats() Stats {
 	defer p.mu.Unlock()
 	s := Stats{
 		Kinds:   make(map[GroupResource]KindStats, len(p.lanes.kinds)),
-		Pending: p.lanes.held - p.lanes.failed, Retrying: p.lanes.failed,
+		Pending: p.lanes.held - p.lanes.failed - p.lanes.redone, Retrying: p.lanes.failed,
 		Bytes: p.lanes.bytes, Parked: len(p.letters), Results: maps.Clone(p.stats.results),
-		Superseded: p.stats.superseded, Foreign: p.stats.foreign, ParkedTotal: p.stats.parked,
-		Seen: p.stats.seen, Settled: p.stats.seen,
+		Superseded: p.stats.superseded, Foreign: p.stats.foreign, ParkedTotal: p.stats.parked, ParkedAgain: p.stats.parkedAgain,
+		Seen: p.stats.seen, LastParked: p.stats.lastParked,
 		Heartbeat: p.stats.heartbeat, LastResult: p.stats.lastResult, LastError: p.stats.lastError,
 	}
 	for gr, k := range p.lanes.kinds {
-		s.Kinds[gr] = KindStats{Pending: k.held - k.retrying, Retrying: k.retrying, Parked: k.parked, Applied: k.applied}
+		s.Kinds[gr] = KindStats{Pending: k.held - k.retrying - k.redone, Retrying: k.retrying, Parked: k.parked, Applied: k.applied}
 	}
-	if p.lanes.oldest.len() > 0 {
-		first := p.lanes.oldest.first()
-		s.Settled, s.OldestStored = first.Position, first.Stored
-	}
+	s.Settled, s.OldestStored = p.settled()
 	return s
+}
+
+// settled is the low watermark, and the age of the record there. p.mu is held.
+func (p *Pump) settled() (Position, time.Time) {
+	if p.lanes.unsettled.len() > 0 {
+		first := p.lanes.unsettled.first()
+		return first.Position, first.Stored
+	}
+	return p.stats.seen, time.Time{}
 }
 
 // sample is the gauge of records held.
@@ -111,17 +121,19 @@ func (p *Pump) sample() []telemetry.Sample {
 type counters struct {
 	results                     map[Result]uint64
 	superseded, foreign, parked uint64
+	parkedAgain                 uint64
 	seen                        Position
 	heartbeat                   HeartbeatRecord
 	lastResult                  LastResult
-	lastError                   LastError
+	lastError, lastParked       LastError
+	floor                       *Position // see Pump.Settled
 	foreignLog, letterLog       throttle
 }
 
 // kindCount counts the records of one kind.
 type kindCount struct {
-	held, retrying, parked int
-	applied                uint64
+	held, retrying, parked, redone int
+	applied                        uint64
 }
 
 func (c *counters) advance(p Position) {
@@ -145,7 +157,11 @@ func (c *counters) failure(it *item, now time.Time) {
 	if it.cause == nil {
 		return // the record is applied: only its dead letter is left
 	}
-	c.lastError = LastError{
+	c.lastError = it.lastError(now)
+}
+
+func (it *item) lastError(now time.Time) LastError {
+	return LastError{
 		Ref: it.Ref, Position: it.Position, Class: ClassOf(it.cause), Message: shorten(it.cause.Error(), it.early),
 		Attempts: it.tries, Time: now,
 	}

@@ -48,9 +48,16 @@ type Run struct {
 	pump    *pipeline.Pump
 	changed chan struct{} // there is drift
 	repair  *repair
+	parked  *redrive
+	// again has what is parked tried again soon: something has changed for the better.
+	again chan struct{}
+	// fresh says that something was parked.
+	fresh chan struct{}
 	// ahead are the records that were submitted before the history was followed to
 	// them: until then older ones of their Refs must not be.
 	ahead map[pipeline.Ref]pipeline.Position
+	// unread are those that were parked when the first copy began, until it comes to them.
+	unread map[pipeline.Ref]pipeline.Class
 
 	mu    sync.Mutex
 	drift map[pipeline.Ref]struct{}
@@ -69,7 +76,8 @@ func Continuous(s Settings) (*Run, error) {
 	if err := s.Pump.Validate(); err != nil {
 		return nil, fmt.Errorf("configure replication %s: %w", s.Pump.Owner, err)
 	}
-	r := &Run{s: s, changed: make(chan struct{}, 1), drift: map[pipeline.Ref]struct{}{}, repair: newRepair()}
+	r := &Run{s: s, changed: make(chan struct{}, 1), drift: map[pipeline.Ref]struct{}{}, repair: newRepair(),
+		parked: newRedrive(), again: make(chan struct{}, 1), fresh: make(chan struct{}, 1)}
 	r.state.phase, r.state.unread = Waiting, map[pipeline.GroupResource]int64{}
 	cfg := s.Pump
 	cfg.Observer = observer{run: r, next: s.Pump.Observer}
@@ -82,6 +90,12 @@ const (
 	initialDelay = 200 * time.Millisecond
 	maxDelay     = 10 * time.Second
 	pollInterval = time.Second
+	// steady is how long the history must be followed for the next end not to
+	// count as one more failure.
+	steady = time.Minute
+	// patience is how many failures in a row are no reason yet to say that the run
+	// fails while it is at work.
+	patience = 3
 )
 
 // Run keeps the destination in step until ctx ends, then returns nil. It is
@@ -89,6 +103,7 @@ const (
 func (r *Run) Run(ctx context.Context) error {
 	defer r.s.Sink.OnDrift(r.drifted)()
 	defer r.repair.stop()
+	defer r.parked.stop()
 	ctx, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -100,18 +115,21 @@ func (r *Run) Run(ctx context.Context) error {
 	})
 	parts.Go(func() { r.poll(ctx) })
 
-	delay := backoff.NewExponentialBackOff(backoff.WithInitialInterval(initialDelay),
-		backoff.WithMaxInterval(maxDelay), backoff.WithMaxElapsedTime(0))
+	delay, anew := newDelay(), newDelay()
 	for loaded := false; ctx.Err() == nil; {
 		err := r.load(ctx, &loaded)
 		if err == nil {
-			err = r.once(ctx, delay.Reset)
+			err = r.once(ctx)
 		}
 		if ctx.Err() != nil {
 			break
 		}
-		r.ended(err)
+		if r.ended(err) {
+			delay.Reset()
+			anew.Reset()
+		}
 		if errors.Is(err, errAnew) {
+			pause(ctx, anew.NextBackOff())
 			continue
 		}
 		telemetry.Add(ctx, telemetry.MetricReplicationRestarts, 1, telemetry.String(telemetry.KeyReplication, r.s.Pump.Owner))
@@ -121,6 +139,11 @@ func (r *Run) Run(ctx context.Context) error {
 		pause(ctx, delay.NextBackOff())
 	}
 	return <-failed
+}
+
+func newDelay() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(initialDelay),
+		backoff.WithMaxInterval(maxDelay), backoff.WithMaxElapsedTime(0))
 }
 
 // load tells the pump its dead letters, once.
@@ -136,12 +159,12 @@ func (r *Run) load(ctx context.Context, loaded *bool) error {
 }
 
 // once makes the first copy and then follows, until something ends that.
-func (r *Run) once(ctx context.Context, following func()) error {
+func (r *Run) once(ctx context.Context) error {
 	from, err := r.copy(ctx)
 	if err != nil {
 		return err
 	}
-	return r.follow(ctx, from, following)
+	return r.follow(ctx, from)
 }
 
 // submit hands one record to the pump. base is the position through which the history was followed.
@@ -152,6 +175,7 @@ func (r *Run) submit(ctx context.Context, d pipeline.Delivery, base pipeline.Pos
 			r.ahead[d.Ref] = d.Position
 		}
 	}
+	delete(r.unread, d.Ref)
 	return grew, r.pump.Submit(ctx, d)
 }
 
@@ -162,8 +186,13 @@ func (r *Run) drifted(ref pipeline.Ref) {
 		r.drift[ref] = struct{}{}
 	}
 	r.mu.Unlock()
+	signal(r.changed)
+}
+
+// signal tells whoever listens next, once however often it is called before.
+func signal(c chan<- struct{}) {
 	select {
-	case r.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -212,9 +241,16 @@ var (
 
 // OnResult implements pipeline.Observer.
 func (o observer) OnResult(rec pipeline.Record, res pipeline.Result, err error, attempts int) {
+	switch {
+	case err != nil:
+		signal(o.run.fresh)
+	case attempts > 1:
+		signal(o.run.again) // what has kept this one from being applied may have kept others
+	}
 	if err == nil && res != pipeline.ResultSkipped && res != pipeline.ResultUnchanged {
-		if k := rec.Ref.GroupResource(); (k == namespaces || k == definitions) && res != pipeline.ResultDeleted {
+		if k := rec.Ref.GroupResource(); (k == namespaces || k == definitions) && (res == pipeline.ResultCreated || res == pipeline.ResultRecreated) {
 			o.run.pump.Wake()
+			signal(o.run.again)
 		}
 		if o.run.live(rec.Position) {
 			telemetry.Record(context.Background(), telemetry.MetricApplyLatencySeconds, time.Since(rec.Observed).Seconds(),

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,7 +54,11 @@ func (g *target) Apply(_ context.Context, r pipeline.Record) (pipeline.Result, e
 	g.order = append(g.order, r.Ref)
 	switch r.Op {
 	case pipeline.OpPut:
+		_, was := g.objects[r.Ref]
 		g.objects[r.Ref] = string(r.Body)
+		if !was {
+			return pipeline.ResultCreated, nil
+		}
 		return pipeline.ResultConfigured, nil
 	case pipeline.OpDelete:
 		delete(g.objects, r.Ref)
@@ -478,6 +483,175 @@ func TestDeadLettersHeal(t *testing.T) {
 	r, _ = run(t, b.settings(g))
 	eventually(t, "it is healed by the next run", func() bool { return len(letters()) == 0 && r.Stats().Pump.Parked == 0 })
 	b.same(g)
+}
+
+// TestParkedIsTriedAgain: what was parked is applied without a newer record or a
+// restart, after a while, and at once when a namespace comes.
+func TestParkedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := memlog.New()
+		b := &bench{t: t, log: log}
+		b.open()
+		g := newTarget(t)
+		ref := pipeline.Ref{Site: "prod", Resource: "things", Name: "bad"}
+		b.append(b.put("things", "bad"), b.put("things", "good"))
+		refuse := func(class pipeline.Class) {
+			g.set(func() { g.refuse[ref] = pipeline.WithClass(class, errors.New("refused")) })
+		}
+		here := func() bool { _, ok := g.state()[ref]; return ok }
+		refuse(pipeline.Foreign)
+		r, stop := run(t, b.settings(g))
+		time.Sleep(8 * time.Hour)
+		if s := r.Stats(); s.Pump.Parked != 1 || s.Pump.ParkedTotal != 1 || s.Pump.ParkedAgain < 10 || s.Pump.ParkedAgain > 30 || s.LagEvents != 0 {
+			t.Errorf("after 8 hours: %+v", s.Pump)
+		}
+		g.set(func() { clear(g.refuse) })
+		time.Sleep(40 * time.Minute)
+		if !here() || r.Stats().Pump.Parked != 0 {
+			t.Errorf("the obstacle is gone: here %v, %+v", here(), r.Stats().Pump)
+		}
+
+		refuse(pipeline.Dependency)
+		b.append(b.put("things", "bad"))
+		time.Sleep(6 * time.Hour)
+		if n := r.Stats().Pump.Parked; n != 1 {
+			t.Fatalf("%d are parked", n)
+		}
+		g.set(func() { delete(g.objects, ref); clear(g.refuse) })
+		b.append(b.put("namespaces", "shop"))
+		time.Sleep(2 * time.Second)
+		if !here() || r.Stats().Pump.Parked != 0 {
+			t.Errorf("its namespace has come: here %v, %+v", here(), r.Stats().Pump)
+		}
+		stop()
+	})
+}
+
+// TestRedoingDoesNotLookBehind: nothing that was settled before makes the lag or the
+// position older than they are.
+func TestRedoingDoesNotLookBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{t: t, log: memlog.New()}
+		b.open()
+		g := newTarget(t)
+		old := pipeline.Ref{Site: "prod", Resource: "things", Name: "old"}
+		b.append(b.put("things", "old"))
+		last := b.append(b.put("things", "new"))
+		time.Sleep(30 * 24 * time.Hour)
+		g.refuse[old] = errors.New("busy")
+		s := b.settings(g)
+		s.Pump.Attempts = 1000
+		r, stop := run(t, s)
+		time.Sleep(time.Second)
+		check := func(when string, position pipeline.Position) {
+			t.Helper()
+			if s := r.Stats(); s.Position != position || s.Lag > time.Minute || s.LagEvents != 1 {
+				t.Errorf("%s: at %s, lag %s of %d", when, s.Position, s.Lag, s.LagEvents)
+			}
+		}
+		check("after the first copy", last)
+		g.set(func() { clear(g.refuse) })
+		time.Sleep(time.Second)
+		last = b.append(b.put("things", "newer"))
+		time.Sleep(time.Second)
+		g.set(func() { g.refuse[old] = errors.New("busy") })
+		g.drift(old)
+		time.Sleep(time.Second)
+		check("while a copy is repaired", last)
+		stop()
+	})
+}
+
+// TestLettersOfWhatIsNotReadGo: what a first copy no longer reads leaves no dead letter.
+func TestLettersOfWhatIsNotReadGo(t *testing.T) {
+	b := newBench(t)
+	g := newTarget(t)
+	ref := func(resource string) pipeline.Ref {
+		return pipeline.Ref{Site: "prod", Resource: resource, Name: "bad"}
+	}
+	for _, resource := range []string{"unwanted", "released", "kept"} {
+		b.append(b.put(resource, "bad"))
+		g.refuse[ref(resource)] = pipeline.WithClass(pipeline.Invalid, errors.New("refused"))
+	}
+	r, stop := run(t, b.settings(g))
+	eventually(t, "all are parked", func() bool { return r.Stats().Pump.Parked == 3 })
+	stop()
+	b.append(pipelinetest.Release(ref("released"), 99))
+	g.wants = func(k pipeline.GroupResource) bool { return k.Resource != "unwanted" }
+	r, _ = run(t, b.settings(g))
+	eventually(t, "it follows", func() bool { return r.Stats().Phase == replay.Replicating })
+	var left []pipeline.Ref
+	for d, err := range b.log.DeadLetters("dr").List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		left = append(left, d.Ref)
+	}
+	if diff := cmp.Diff([]pipeline.Ref{ref("kept")}, left); diff != "" {
+		t.Errorf("dead letters (-want +got)\n%s", diff)
+	}
+	if n := r.Stats().Pump.Parked; n != 1 {
+		t.Errorf("%d count as parked", n)
+	}
+}
+
+// torn is a History whose subscriptions are lost after a while.
+type torn struct {
+	pipeline.History
+	after   time.Duration
+	follows *int
+}
+
+func (h torn) Follow(ctx context.Context, name string, after pipeline.Position) (pipeline.Subscription, error) {
+	*h.follows++
+	sub, err := h.History.Follow(ctx, name, after)
+	if err == nil {
+		time.AfterFunc(h.after, func() {
+			if err := sub.Close(); err != nil {
+				panic(err) //nolint:forbidigo // a test's
+			}
+		})
+	}
+	return sub, err
+}
+
+// TestKeepsFailing: a run that is interrupted again and again says so all the time,
+// and slows down; one that is interrupted now and then does neither.
+func TestKeepsFailing(t *testing.T) {
+	cases := map[string]struct {
+		after time.Duration
+		fails bool
+		most  int
+	}{
+		"at once":      {time.Second, true, 80},
+		"now and then": {2 * time.Minute, false, 6},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bench{t: t, log: memlog.New()}
+				b.open()
+				b.append(b.put("things", "a"))
+				s := b.settings(newTarget(t))
+				follows := 0
+				s.History = torn{s.History, c.after, &follows}
+				r, stop := run(t, s)
+				time.Sleep(30 * time.Second)
+				for range 570 {
+					if st := r.Stats(); (st.Err != nil) != c.fails && st.Phase != replay.Waiting {
+						t.Errorf("%s, error %v", st.Phase, st.Err)
+						break
+					}
+					time.Sleep(time.Second)
+				}
+				if follows > c.most {
+					t.Errorf("followed %d times in 10 minutes", follows)
+				}
+				stop()
+				time.Sleep(c.after)
+			})
+		})
+	}
 }
 
 func TestDependencyIsWokenByItsNamespace(t *testing.T) {

@@ -29,6 +29,7 @@ func (r *Run) copy(ctx context.Context) (from pipeline.Position, err error) {
 	}
 	from = state.Last
 	r.ahead = map[pipeline.Ref]pipeline.Position{}
+	r.unread = r.pump.ParkedRefs()
 	r.takeDrift() // everything is looked at now
 	r.copying(state)
 	p, err := r.survey(ctx, from)
@@ -60,8 +61,15 @@ func (r *Run) copy(ctx context.Context) (from pipeline.Position, err error) {
 			return from, err
 		}
 	}
-	slices.Reverse(waves)
-	return from, r.bury(ctx, p, from)
+	if err := r.bury(ctx, p, from); err != nil {
+		return from, err
+	}
+	for ref := range r.unread { // no longer selected, or released
+		if err := r.pump.Drop(ctx, ref); err != nil {
+			return from, err
+		}
+	}
+	return from, nil
 }
 
 // survey learns which kinds there are and what is deleted, from headers alone.

@@ -12,7 +12,7 @@ import (
 
 // follow submits every record after from until the subscription is lost, the
 // history breaks, or everything must be read again.
-func (r *Run) follow(ctx context.Context, from pipeline.Position, following func()) error {
+func (r *Run) follow(ctx context.Context, from pipeline.Position) error {
 	sub, err := r.s.History.Follow(ctx, r.s.Consumer, from)
 	if err != nil {
 		return fmt.Errorf("follow history: %w", err)
@@ -26,8 +26,8 @@ func (r *Run) follow(ctx context.Context, from pipeline.Position, following func
 			r.s.Log.Debug("subscription not closed", telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyError, err)
 		}
 	}()
-	following()
 	r.replicating(from)
+	signal(r.fresh) // what is parked from before is tried again too
 	r.s.Log.Info("following the history", telemetry.KeyReplication, r.s.Pump.Owner,
 		telemetry.KeyEpoch, from.Epoch, telemetry.KeySequence, from.Seq)
 
@@ -47,7 +47,16 @@ func (r *Run) follow(ctx context.Context, from pipeline.Position, following func
 			r.repair.arm(time.Now())
 		case <-r.repair.timer.C:
 			r.repair.fired(time.Now())
-			if err := r.redo(ctx); err != nil {
+			if err := r.repairDrift(ctx); err != nil {
+				return err
+			}
+		case <-r.fresh:
+			s := r.pump.Stats()
+			r.parked.parked(time.Now(), s.ParkedTotal)
+		case <-r.again:
+			r.parked.soon(time.Now())
+		case <-r.parked.timer.C:
+			if err := r.retryParked(ctx); err != nil {
 				return err
 			}
 		}
@@ -96,14 +105,42 @@ func (r *Run) deliver(ctx context.Context, d pipeline.Delivery) error {
 	return nil
 }
 
-// redo submits the newest records of the copies that have drifted.
-func (r *Run) redo(ctx context.Context) error {
+// repairDrift applies the newest records of the copies that have drifted.
+func (r *Run) repairDrift(ctx context.Context) error {
 	refs := r.takeDrift()
 	if len(refs) > maxDrift {
 		r.s.Log.Info("many copies were changed by others, reading everything again",
 			telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyCount, len(refs))
 		return errAnew
 	}
+	if err := r.redo(ctx, refs); err != nil {
+		return err
+	}
+	r.s.Log.Debug("copies that others changed were applied again", telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyCount, len(refs))
+	return nil
+}
+
+// retryParked tries everything that is parked again, with the newest records.
+func (r *Run) retryParked(ctx context.Context) error {
+	classes := r.pump.ParkedRefs()
+	longest := maxRedriveDelay
+	refs := make(map[pipeline.Ref]struct{}, len(classes))
+	for ref, class := range classes {
+		refs[ref] = struct{}{}
+		if class == pipeline.Transient {
+			longest = maxTransientDelay
+		}
+	}
+	r.parked.fired(time.Now(), longest, len(refs) > 0)
+	if len(refs) == 0 {
+		return nil
+	}
+	r.s.Log.Debug("trying again what is parked", telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyCount, len(refs))
+	return r.redo(ctx, refs)
+}
+
+// redo submits the newest records of refs.
+func (r *Run) redo(ctx context.Context, refs map[pipeline.Ref]struct{}) error {
 	kinds := map[pipeline.GroupResource]bool{}
 	for ref := range refs {
 		kinds[ref.GroupResource()] = true
@@ -125,7 +162,6 @@ func (r *Run) redo(ctx context.Context) error {
 			}
 		}
 	}
-	r.s.Log.Debug("copies that others changed were applied again", telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyCount, len(refs))
 	return nil
 }
 

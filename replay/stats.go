@@ -25,7 +25,9 @@ type Stats struct {
 	Phase Phase
 	// SourceKnown is false while the log holds no history of the site.
 	SourceKnown bool
-	// Err is why the run waits, or why it last began anew; nil since it follows the history.
+	// Err is why the run waits. While it works it is nil, but of a run that began anew
+	// several times in a row: then it is why it last did, until it has followed the
+	// history for a minute.
 	Err error
 	// Position is the place in the history through which everything is settled; zero until the
 	// first copy is made.
@@ -54,6 +56,8 @@ type state struct {
 	copied    bool              // a first copy was made: positions mean something
 	liveFrom  pipeline.Position // records after it are changes as they come
 	unread    map[pipeline.GroupResource]int64
+	failures  int       // in a row
+	since     time.Time // when following began
 	heard     time.Time
 	heartbeat time.Time     // of the source's clock
 	interval  time.Duration // between heartbeats
@@ -75,6 +79,9 @@ func (r *Run) Stats() Stats {
 
 func (s *state) stats(p pipeline.Stats, now time.Time) Stats {
 	out := Stats{Phase: s.phase, SourceKnown: s.known, Err: s.err, Heard: s.heard, Unread: maps.Clone(s.unread), Pump: p}
+	if s.phase != Waiting && (s.failures < patience || s.steady(now)) {
+		out.Err = nil
+	}
 	held := int64(p.Pending + p.Retrying)
 	behind := int64(0)
 	if s.copied {
@@ -104,6 +111,11 @@ func (s *state) stats(p pipeline.Stats, now time.Time) Stats {
 	}
 	out.Lag = max(out.Lag, 0)
 	return out
+}
+
+// steady reports that the history has been followed for long enough.
+func (s *state) steady(now time.Time) bool {
+	return s.phase == Replicating && now.Sub(s.since) >= steady
 }
 
 // copying begins a first copy.
@@ -139,9 +151,10 @@ func (r *Run) copied(k pipeline.GroupResource) {
 func (r *Run) replicating(from pipeline.Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.state.phase, r.state.err, r.state.copied = Replicating, nil, true
+	r.state.phase, r.state.since, r.state.copied = Replicating, time.Now(), true
 	r.state.at, r.state.liveFrom = from, from
 	clear(r.state.unread)
+	r.pump.Settled(from)
 }
 
 // followed learns of a record of the history.
@@ -189,17 +202,22 @@ func (r *Run) polled(st pipeline.State, err error) {
 	}
 }
 
-// ended learns why a run has to begin anew.
-func (r *Run) ended(err error) {
+// ended learns why a run has to begin anew, and reports that it was steady before.
+func (r *Run) ended(err error) (steady bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if steady = r.state.steady(time.Now()); steady {
+		r.state.failures = 0
+	}
 	if errors.Is(err, errAnew) {
-		return
+		return steady
 	}
 	r.state.phase, r.state.err = Waiting, err
+	r.state.failures++
 	if errors.Is(err, pipeline.ErrNoHistory) {
-		r.state.known = false
+		r.state.known, r.state.failures = false, 0
 	}
+	return steady
 }
 
 // live reports whether a record came while the history was being followed.

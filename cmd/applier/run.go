@@ -160,7 +160,7 @@ func (p *program) reach(ctx context.Context, ready func()) error {
 		if err == nil {
 			break
 		}
-		if !p.options.embedded() || pipeline.ClassOf(err) != pipeline.Transient {
+		if !p.options.embedded() || pipeline.ClassOf(err) != pipeline.Transient || kube.IsUnauthorized(err) {
 			return err
 		}
 		p.log.WarnContext(ctx, "waiting for the API server; the log goes on", telemetry.KeyError, err, telemetry.KeyDuration, delay)
