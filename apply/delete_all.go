@@ -36,8 +36,8 @@ type Deleted struct {
 	Kept []string
 }
 
-// DeleteCopies deletes every object that carries the mark of a Replication, and
-// nothing else: by UID, in the reverse order of the first copy, namespaces and
+// DeleteCopies deletes every copy of a Replication and nothing else, not even what
+// has its label from a copy: by UID, in the reverse order of the first copy, namespaces and
 // definitions only when nothing else would go with them. The Replication's run must
 // have ended. It goes as far as it can; a nil error means that no copy is left
 // but the Kept and those whose finalizers take time. It may be repeated.
@@ -104,7 +104,9 @@ func (e *eraser) find(ctx context.Context, kind kube.Kind) (map[key]string, erro
 	copies := map[key]string{}
 	opts := kube.WatchOptions{LabelSelector: v1alpha1.LabelReplication + "=" + e.mark}
 	err := survey(ctx, e.Inventory.watcher, kind, opts, func(o kube.Object) {
-		copies[key{o.Namespace, o.Name}] = o.UID
+		if _, _, ok := marksOf(o.Raw); ok {
+			copies[key{o.Namespace, o.Name}] = o.UID
+		}
 	})
 	return copies, err
 }

@@ -22,6 +22,12 @@ func ourFields(raw []byte) string {
 	return fields
 }
 
+// ownsMark reports whether fields holds the label that marks a copy.
+func ownsMark(fields string) bool {
+	path := "f:metadata.f:labels.f:" + strings.ReplaceAll(v1alpha1.LabelReplication, ".", `\.`)
+	return gjson.Get(fields, path).Exists()
+}
+
 // unowned are the members that no manager owns: identity and what the server writes.
 var unowned = map[string]bool{"apiVersion": true, "kind": true, "metadata": true}
 

@@ -383,6 +383,44 @@ func TestForeignIsUntouched(t *testing.T) {
 	})
 }
 
+// TestInheritedLabels has what a controller makes from a copy: an object with the copy's
+// label, annotations even, that we have not applied.
+func TestInheritedLabels(t *testing.T) {
+	s := newStand(t)
+	a := s.applier("heirs")
+	s.apply(a, s.namespace(), pipeline.ResultCreated)
+	s.apply(a, s.configMap("ours", "1"), pipeline.ResultCreated)
+	marks := func(name string) string {
+		return strings.ReplaceAll(fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: %s, namespace: NS, labels: {%s: %s}, annotations: {%s: %q}}, data: {value: theirs}}",
+			name, v1alpha1.LabelReplication, Mark("dr", "heirs"), v1alpha1.AnnotationOrigin, originOf(s.configMap(name, "")).String()), "NS", s.ns)
+	}
+	if err := s.cluster.Apply(marks("made")); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"watched", "listed"} {
+		t.Run(kind, func(t *testing.T) {
+			s.restart()
+			a := s.applier("heirs")
+			if kind == "watched" {
+				r := s.configMap("made", "ours")
+				s.fail(a, r, pipeline.Foreign, "not a copy")
+				s.apply(a, s.gone(r), pipeline.ResultSkipped)
+			}
+			s.fail(a, s.gone(s.namespace()), pipeline.Foreign, "configmaps "+s.ns+"/made")
+		})
+	}
+	got, err := DeleteCopies(t.Context(), Deletion{Namespace: "dr", Name: "heirs", Client: s.client, Inventory: s.inventory, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Deleted{Deleted: 1, Kept: []string{"namespaces " + s.ns}}, got); diff != "" {
+		t.Errorf("deleted (-want +got):\n%s", diff)
+	}
+	if s.value("made") != "theirs" || s.value("ours") != "" {
+		t.Errorf("left are made %q, ours %q; want only the first", s.value("made"), s.value("ours"))
+	}
+}
+
 func TestTwoReplications(t *testing.T) {
 	s := newStand(t)
 	a, b := s.applier("one"), s.applier("two", func(set *Settings) { set.Spec.ConflictPolicy = v1alpha1.ConflictAdopt })

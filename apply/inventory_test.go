@@ -108,7 +108,11 @@ func originAt(seq uint64) string {
 	return Origin{Site: "prod", Position: position(seq), UID: "u1", Namespace: "shop"}.String()
 }
 
-const fieldsA, fieldsB = `{"f:data":{}}`, `{"f:data":{"f:x":{}}}`
+const (
+	fieldsMark = `"f:metadata":{"f:labels":{"f:dr-syncer.io/replication":{}}}`
+	fieldsA    = `{"f:data":{},` + fieldsMark + `}`
+	fieldsB    = `{"f:data":{"f:x":{}},` + fieldsMark + `}`
+)
 
 // metaOf is what the server answers for that object.
 func metaOf(t *testing.T, o kube.Object) kube.Meta {
@@ -294,7 +298,25 @@ func TestShelf(t *testing.T) {
 		},
 		"unreadable marks": {
 			play: func(_ *testing.T, s *shelf) { s.Observe(seen("c1", 10, fieldsA, "dr.all", "nonsense")) },
-			want: marked, drift: []string{"a"}, check: func(e entry) bool { return e.drifted && e.origin == Origin{} },
+			want: foreign, reason: "an origin is part of a copy",
+		},
+		"a label that somebody copied": {
+			play: func(_ *testing.T, s *shelf) { s.Observe(seen("c1", 10, `{"f:data":{}}`)) },
+			want: foreign, reason: "we have not applied it",
+		},
+		"the origin is removed": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.Observe(seen("c1", 11, fieldsA, "dr.all", ""))
+			},
+			want: foreign, drift: []string{"a"},
+		},
+		"the mark is changed": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.Observe(seen("c1", 11, `{"f:data":{}}`, "dr.other"))
+			},
+			want: foreign, drift: []string{"a"}, reason: "its label is somebody else's now",
 		},
 		"a copy found": {
 			play: func(_ *testing.T, s *shelf) { s.Observe(ours); s.proven(a, position(7)) },

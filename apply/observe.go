@@ -15,7 +15,7 @@ func (s *shelf) Observe(o kube.Object) {
 	if s.old(k, o) {
 		return
 	}
-	mark, ok := labelsOf(o.Raw).Lookup(v1alpha1.LabelReplication)
+	mark, origin, ok := marksOf(o.Raw)
 	if !ok {
 		s.observeStranger(k, o)
 		return
@@ -47,12 +47,12 @@ func (s *shelf) Observe(o kube.Object) {
 	it.mark = s.inv.intern(mark)
 	it.stamp = stampOf(m.Fields, m.Annotations[v1alpha1.AnnotationOrigin], m.Annotations[v1alpha1.AnnotationDigest])
 	it.deleting = it.deleting || m.Deleting
-	it.drifted = false
-	it.readMarks(s, m)
+	it.origin = s.share(origin)
+	it.digest, err = pipeline.ParseDigest(m.Annotations[v1alpha1.AnnotationDigest])
+	it.drifted = err != nil // nobody but us writes it
 	switch {
 	case it.applied == stamp{}:
 		it.unproven = ourFields(o.Raw)
-		it.drifted = it.drifted || it.unproven == ""
 	case it.applied != it.stamp:
 		it.drifted = true
 	default:
@@ -81,22 +81,7 @@ func (s *shelf) old(k key, o kube.Object) bool {
 	return it != nil && version != 0 && version <= it.version
 }
 
-// readMarks reads origin and digest; what cannot be read is drift.
-func (it *item) readMarks(s *shelf, m kube.Meta) {
-	origin, err := ParseOrigin(m.Annotations[v1alpha1.AnnotationOrigin])
-	if err != nil {
-		it.origin, it.drifted = Origin{}, true
-	} else {
-		it.origin = s.share(origin)
-	}
-	digest, err := pipeline.ParseDigest(m.Annotations[v1alpha1.AnnotationDigest])
-	if err != nil {
-		it.drifted = true
-	}
-	it.digest = digest
-}
-
-// observeStranger learns of an object without a mark.
+// observeStranger learns of an object that is no copy.
 func (s *shelf) observeStranger(k key, o kube.Object) {
 	made := derived(s.kind.GroupResource, o)
 	version := number(o.Version)

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tidwall/gjson"
+
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 )
 
@@ -72,6 +75,21 @@ func ParseOrigin(s string) (Origin, error) {
 		return Origin{}, fmt.Errorf("%w: %q: site and uid must not be empty", errOrigin, s)
 	}
 	return o, nil
+}
+
+// marksOf reads the mark and the origin of an object from its metadata. An object is a
+// copy only if we have applied the mark and the origin can be read: a label alone
+// says nothing, since controllers copy those of an object to what they make from it.
+func marksOf(raw []byte) (mark string, o Origin, ok bool) {
+	if mark, ok = labelsOf(raw).Lookup(v1alpha1.LabelReplication); !ok || !ownsMark(ourFields(raw)) {
+		return "", Origin{}, false
+	}
+	o, err := ParseOrigin(annotation(raw, v1alpha1.AnnotationOrigin))
+	return mark, o, err == nil
+}
+
+func annotation(raw []byte, name string) string {
+	return gjson.GetBytes(raw, "metadata.annotations."+strings.ReplaceAll(name, ".", `\.`)).String()
 }
 
 // maxLabelValue is what Kubernetes allows.

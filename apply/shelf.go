@@ -21,7 +21,7 @@ type holder uint8
 const (
 	// absent: there is no such object.
 	absent holder = iota
-	// foreign: it carries no Replication's mark.
+	// foreign: it is no copy, whatever its labels say.
 	foreign
 	// marked: it is a copy of some Replication.
 	marked
@@ -39,7 +39,7 @@ type entry struct {
 	seen pipeline.Position
 	// deleting: it is being deleted and will be gone.
 	deleting bool
-	// drifted: somebody else has changed it, or its marks cannot be read.
+	// drifted: somebody else has changed it, or an earlier write of ours has come late.
 	drifted bool
 	// unproven, if not empty, is the set of fields that we own, of a copy found when
 	// watching began: whether all are still ours is not known yet.

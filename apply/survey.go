@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 )
@@ -121,7 +120,7 @@ func (i *Inventory) outsidersOf(ctx context.Context, kind kube.Kind, namespace, 
 	}
 	found := map[key]bool{}
 	err := survey(ctx, i.watcher, kind, kube.WatchOptions{Namespace: namespace}, func(o kube.Object) {
-		if m, ok := labelsOf(o.Raw).Lookup(v1alpha1.LabelReplication); ok && m == mark || derived(kind.GroupResource, o) {
+		if m, _, ok := marksOf(o.Raw); ok && m == mark || derived(kind.GroupResource, o) {
 			return
 		}
 		if len(found) < maxNamed {
