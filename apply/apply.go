@@ -221,6 +221,11 @@ func (a *Applier) attempt(ctx context.Context, r pipeline.Record, d *desired) (p
 		if e.unproven != "" && e.digest == d.digest && !owns(e.unproven, d.marked(e.origin, binding{})) {
 			e.drifted = true
 		}
+		if e.raised && r.Op == pipeline.OpPut {
+			if e.raised, err = a.raisedForCopy(ctx, t.key); err != nil {
+				return "", fmt.Errorf("apply %s: %w", r.Ref, err)
+			}
+		}
 		p := a.policy
 		p.displaced = func(from string) bool {
 			namespace, name := a.selector.place(sourceOf(r.Ref, from))

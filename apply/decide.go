@@ -47,8 +47,8 @@ type policy struct {
 // (for a put) and what is known of the copy. It reads nothing else: not the body, not
 // the clock, not the server.
 //
-// Its promises: what does not carry our mark is refused unless the policy adopts, and a
-// copy of a Replication that exists is refused even then; a record older than the copy
+// Its promises: what is no copy is refused unless the policy adopts or the controller made it
+// for a copy of ours, and a copy of a Replication that exists is refused even then; a record older than the copy
 // changes nothing; an equal copy is left alone; a delete needs evidence, a UID, our
 // mark, the same source object's name and a copy older than the tombstone.
 func decide(r pipeline.Record, want pipeline.Digest, e entry, p policy) action {
@@ -74,7 +74,10 @@ func decidePut(r pipeline.Record, want pipeline.Digest, e entry, p policy) actio
 	case absent:
 		return action{verb: doApply, fresh: true}
 	case foreign:
-		if p.adopt {
+		switch {
+		case e.raised:
+			return action{verb: doApply, uid: e.uid}
+		case p.adopt:
 			return action{verb: doApply}
 		}
 		return action{

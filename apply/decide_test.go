@@ -76,6 +76,8 @@ func TestDecide(t *testing.T) {
 		"put, nothing there":             {record: put(), want: create},
 		"put, foreign":                   {record: put(), entry: entry{holder: foreign}, want: refused},
 		"put, foreign, adopt":            {record: put(), entry: entry{holder: foreign}, policy: adopt, want: adopted},
+		"put, raised for our copy":       {record: put(), entry: entry{holder: foreign, uid: "c1", raised: true}, want: update},
+		"delete, raised for our copy":    {record: tombstone(), entry: entry{holder: foreign, uid: "c1", raised: true}, want: skipped},
 		"put, another's":                 {record: put(), entry: copyOf(func(e *entry) { e.mark = "other" }), want: refused},
 		"put, another's, adopt":          {record: put(), entry: copyOf(func(e *entry) { e.mark = "other" }), policy: orphans, want: refused, reason: "two Replications would fight"},
 		"put, orphan":                    {record: put(), entry: copyOf(func(e *entry) { e.mark = "late" }), want: refused, reason: "the policy is to refuse"},
@@ -159,6 +161,9 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 				deleting: rapid.Bool().Draw(t, "deleting"), drifted: rapid.Bool().Draw(t, "drifted"),
 			}
 		}
+		if e.holder == foreign {
+			e.raised, e.uid = rapid.Bool().Draw(t, "raised"), "c1"
+		}
 		p := policy{
 			mark: "me", retain: rapid.Bool().Draw(t, "retain"), adopt: rapid.Bool().Draw(t, "adopt"),
 			orphaned:  func(m string) bool { return m == "late" },
@@ -178,7 +183,7 @@ func TestDecideKeepsItsPromises(t *testing.T) {
 			t.Fatal("deletes what is not ours, or retained, or without its UID")
 		case got.verb == doApply && e.holder == absent && !got.fresh:
 			t.Fatal("creates without making sure that there is nothing")
-		case writes && e.holder == foreign && !p.adopt:
+		case writes && e.holder == foreign && !p.adopt && (!e.raised || got.uid != e.uid):
 			t.Fatal("touches a foreign object")
 		case writes && e.holder == marked && e.mark == "other":
 			t.Fatal("touches the copy of a living Replication")

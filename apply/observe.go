@@ -83,7 +83,7 @@ func (s *shelf) old(k key, o kube.Object) bool {
 
 // observeStranger learns of an object that is no copy.
 func (s *shelf) observeStranger(k key, o kube.Object) {
-	made := derived(s.kind.GroupResource, o)
+	found := stranger{derived: derived(s.kind.GroupResource, o), raised: raised(s.kind.GroupResource, o)}
 	version := number(o.Version)
 	s.mu.Lock()
 	it := s.ours[k]
@@ -97,7 +97,7 @@ func (s *shelf) observeStranger(k key, o kube.Object) {
 		mark, ref = it.mark, s.refOf(k, it)
 		s.remove(k)
 	}
-	s.strangers[s.intern(k)] = made
+	s.strangers[s.intern(k)] = found
 	s.mu.Unlock()
 	if mark != "" {
 		s.inv.drifted(mark, ref)

@@ -4,10 +4,11 @@ import "github.com/dr-syncer/dr-syncer/pipeline"
 
 // The kinds that this package treats in a special way.
 var (
-	namespaces = pipeline.GroupResource{Resource: "namespaces"}
-	crds       = pipeline.GroupResource{Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"}
-	claims     = pipeline.GroupResource{Resource: "persistentvolumeclaims"}
-	volumes    = pipeline.GroupResource{Resource: "persistentvolumes"}
+	namespaces   = pipeline.GroupResource{Resource: "namespaces"}
+	crds         = pipeline.GroupResource{Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"}
+	claims       = pipeline.GroupResource{Resource: "persistentvolumeclaims"}
+	statefulSets = pipeline.GroupResource{Group: "apps", Resource: "statefulsets"}
+	volumes      = pipeline.GroupResource{Resource: "persistentvolumes"}
 )
 
 func isNamespace(k pipeline.GroupResource) bool { return k == namespaces }

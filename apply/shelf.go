@@ -41,6 +41,8 @@ type entry struct {
 	deleting bool
 	// drifted: somebody else has changed it, or an earlier write of ours has come late.
 	drifted bool
+	// raised: it is foreign, a claim that this cluster's controller made for a StatefulSet.
+	raised bool
 	// unproven, if not empty, is the set of fields that we own, of a copy found when
 	// watching began: whether all are still ours is not known yet.
 	unproven string
@@ -62,6 +64,14 @@ type item struct {
 	left chan struct{}
 }
 
+// stranger is an object that is no copy.
+type stranger struct {
+	// derived: it is not somebody's own making but comes from another object or from the namespace.
+	derived bool
+	// raised is the UID of a claim that the controller made for a StatefulSet.
+	raised string
+}
+
 // stamp tells our part of a copy from what anybody else makes of it: somebody who takes a field from us
 // changes it, and so does an earlier write of ours that comes late.
 type stamp struct {
@@ -80,14 +90,12 @@ type shelf struct {
 	kind kube.Kind
 	inv  *Inventory
 
-	mu      sync.Mutex
-	listed  bool
-	err     error
-	changed chan struct{} // closed when listed or err changes
-	ours    map[key]*item
-	// strangers are all other objects; true means that it is not somebody's own
-	// making but derived from another object or from the namespace.
-	strangers map[key]bool
+	mu        sync.Mutex
+	listed    bool
+	err       error
+	changed   chan struct{} // closed when listed or err changes
+	ours      map[key]*item
+	strangers map[key]stranger // all other objects
 	// writing are the objects that a write is under way for, with the UID of
 	// what was deleted there meanwhile.
 	writing map[key]string
@@ -101,7 +109,7 @@ func newShelf(k kube.Kind, inv *Inventory) *shelf {
 		kind: k, inv: inv,
 		changed:   make(chan struct{}),
 		ours:      map[key]*item{},
-		strangers: map[key]bool{},
+		strangers: map[key]stranger{},
 		writing:   map[key]string{},
 		counts:    map[string]int64{},
 	}
@@ -160,8 +168,8 @@ func (s *shelf) look(k key) entry {
 	if it := s.ours[k]; it != nil {
 		return it.entry
 	}
-	if _, ok := s.strangers[k]; ok {
-		return entry{holder: foreign}
+	if o, ok := s.strangers[k]; ok {
+		return entry{holder: foreign, uid: o.raised, raised: o.raised != ""}
 	}
 	return entry{}
 }
@@ -362,8 +370,8 @@ func (s *shelf) outsiders(mark, namespace string, limit int) []string {
 			names = append(names, title(s.kind.GroupResource, k))
 		}
 	}
-	for k, made := range s.strangers {
-		if !made {
+	for k, o := range s.strangers {
+		if !o.derived {
 			add(k)
 		}
 	}
