@@ -304,6 +304,8 @@ func (m *model) justify(e pipeline.Event) {
 	}
 	if e.Evidence == pipeline.EvidenceReplaced {
 		switch {
+		case m.current[e.Ref].epoch != m.epoch:
+			m.t.Fatalf("%s is from before the epoch: that its name is taken proves nothing", e.UID)
 		case m.objects[e.Ref].uid == e.UID:
 			m.t.Fatalf("%s was replaced, yet has its name still", e.UID)
 		case m.told[e.UID]:
@@ -342,7 +344,7 @@ func (m *model) append(e pipeline.Event) {
 			m.t.Fatalf("release of %s after %+v", e.UID, former)
 		}
 	case pipeline.OpPut:
-		if known && former.Op == pipeline.OpPut && former.UID != e.UID {
+		if known && former.Op == pipeline.OpPut && former.UID != e.UID && former.epoch == m.epoch {
 			m.t.Fatalf("put of %s over %s without a tombstone", e.UID, former.UID)
 		}
 		if known && former.Op == pipeline.OpPut && former.Digest == e.Digest && former.epoch == m.epoch {
@@ -547,7 +549,7 @@ func (m *model) settled() {
 	for _, ref := range slices.Collect(maps.Keys(m.objects)) {
 		o, last := m.objects[ref], m.current[ref]
 		switch {
-		case o.ignored && last.Op == pipeline.OpPut:
+		case o.ignored && last.Op == pipeline.OpPut && (last.epoch == m.epoch || last.UID == o.uid):
 			m.t.Fatalf("%s is ignored, the log has %+v", ref, last)
 		case !o.ignored && (last.Op != pipeline.OpPut || last.UID != o.uid || string(last.Body) != string(o.body()) || last.epoch != m.epoch):
 			m.t.Fatalf("%s is %+v, the log has %+v", ref, o, last)

@@ -43,18 +43,20 @@ type sighting struct {
 // plan returns the events that bring the log from what it holds of an object
 // (base, if known) to the sighting s: none, one, or the tombstone of the former
 // object and the put of the one that took its name. loss, if not nil, is the sighted end
-// of a former object. Which sighting an event stems from stands beside it.
+// of a former object. That its name is taken does not end an object that is held, as its absence
+// would not: the source may be another. Which sighting an event stems from stands beside it.
 func plan(ref pipeline.Ref, base entry, known bool, uidText func(uid) string, loss, s *sighting) []planned {
 	var events []planned
 	same := false
 	if known {
 		former := uidText(base.uid)
 		same = former == s.uid
-		if !same {
+		switch {
+		case same:
+		case loss != nil && loss.uid == former:
+			events = append(events, planned{sighting: loss, Event: tombstone(ref, former, loss.evidence, loss)})
+		case !base.held:
 			events = append(events, planned{sighting: s, Event: tombstone(ref, former, pipeline.EvidenceReplaced, s)})
-			if loss != nil && loss.uid == former {
-				events[0] = planned{sighting: loss, Event: tombstone(ref, former, loss.evidence, loss)}
-			}
 		}
 		switch {
 		case same && s.presence == gone:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
@@ -67,7 +68,42 @@ func (t *term) writeBatch(ctx context.Context, batch []*lane) error {
 			flights = append(flights, flight{l, p})
 		}
 	}
+	if slices.ContainsFunc(flights, func(f flight) bool { return f.Evidence == pipeline.EvidenceReplaced }) {
+		if err := t.confirmSource(ctx); err != nil {
+			return err
+		}
+	}
 	return t.writeFlights(ctx, flights)
+}
+
+// ofSource stands for a kind where all kinds are meant.
+var ofSource = pipeline.GroupResource{Resource: "*"}
+
+// confirmSource makes sure that the source is the same as at the beginning of the epoch: another
+// cluster behind its address has other objects under the same names. It asks until it
+// is told, and goes on with heartbeats meanwhile.
+func (t *term) confirmSource(ctx context.Context) error {
+	pause := newBackOff()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, appendTimeout)
+		now, err := t.source.ClusterUID(attempt)
+		cancel()
+		switch {
+		case err == nil && now == t.incarnation:
+			return nil
+		case err == nil:
+			const reason = "the source is another cluster than before"
+			t.reset(ctx, ofSource, reason)
+			return fmt.Errorf("%w: %s", errReset, reason)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		t.log.WarnContext(ctx, "cannot ask the source for its identity, trying again", telemetry.KeyError, err)
+		if err := t.writeHeartbeat(ctx); err != nil {
+			return err
+		}
+		wait(ctx, pause.NextBackOff())
+	}
 }
 
 // flight is one event under way.

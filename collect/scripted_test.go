@@ -1,0 +1,194 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/pipeline/memlog"
+)
+
+// scripted is a Source whose watches tell what a test has them tell.
+type scripted struct {
+	identity atomic.Pointer[string]
+	// script is called once for every watch that begins.
+	script func(k kube.Kind, h kube.Handler)
+	served func() []kube.Kind
+}
+
+func newScripted(identity string, script func(k kube.Kind, h kube.Handler), kinds ...kube.Kind) *scripted {
+	s := &scripted{script: script, served: func() []kube.Kind { return kinds }}
+	s.identity.Store(&identity)
+	return s
+}
+
+func (s *scripted) Kinds(context.Context) ([]kube.Kind, error) { return s.served(), nil }
+
+func (s *scripted) Watch(ctx context.Context, k kube.Kind, _ kube.WatchOptions, h kube.Handler) {
+	s.script(k, h)
+	<-ctx.Done()
+}
+
+func (s *scripted) Get(context.Context, kube.Kind, string, string) (kube.Object, error) {
+	return kube.Object{}, errors.New("nothing is read again here")
+}
+
+func (s *scripted) ClusterUID(context.Context) (string, error) {
+	if now := s.identity.Load(); *now != "" {
+		return *now, nil
+	}
+	return "", errors.New("cannot tell")
+}
+
+// scriptedObject is an object of the namespace "shop" (or of the cluster) as a watch shows it.
+func scriptedObject(k kube.Kind, name, uid, version string) kube.Object {
+	o := kube.Object{UID: uid, Version: version, Name: name, APIVersion: k.APIVersion(), Kind: k.Kind}
+	if k.Namespaced {
+		o.Namespace = "shop"
+	}
+	o.Raw = fmt.Appendf(nil, `{"apiVersion":%q,"kind":%q,"metadata":{"namespace":%q,"name":%q,"uid":%q,"resourceVersion":%q}}`,
+		o.APIVersion, o.Kind, o.Namespace, name, uid, version)
+	return o
+}
+
+// list tells a handler of a complete list.
+func list(h kube.Handler, version string, objects ...kube.Object) {
+	for i := range objects {
+		h.Observe(objects[i])
+		objects[i].Raw = nil
+	}
+	h.Replace(objects, version)
+}
+
+const (
+	uidOne = "00000000-0000-0000-0000-000000000001"
+	uidTwo = "00000000-0000-0000-0000-000000000002"
+)
+
+// scriptedWorld is a world without a cluster.
+func scriptedWorld(t *testing.T) *world {
+	t.Helper()
+	cfg := Default()
+	cfg.Heartbeat, cfg.Discovery = Duration(100*time.Millisecond), Duration(time.Second)
+	return &world{t: t, log: memlog.New(), config: cfg}
+}
+
+// written collects what is appended to the log of a world, as "op evidence name", across epochs.
+func (w *world) written() func() []string {
+	var mu sync.Mutex
+	var all []string
+	w.log.SetFault(func(_ string, events []pipeline.Event) memlog.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, e := range events {
+			if e.Op != pipeline.OpHeartbeat {
+				all = append(all, strings.Join(strings.Fields(e.Op.String()+" "+e.Evidence.String()+" "+e.Ref.Name), " "))
+			}
+		}
+		return memlog.Fault{}
+	})
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(all)
+	}
+}
+
+// writes waits until exactly this was written.
+func (w *world) writes(written func() []string, want ...string) {
+	w.t.Helper()
+	w.eventually("written", func() string { return cmp.Diff(want, written()) })
+}
+
+// incarnation waits for a complete heartbeat of a source.
+func (w *world) incarnation(want string) {
+	w.t.Helper()
+	w.eventually("collected from "+want, func() string {
+		if h := w.heartbeat(); h.Incarnation != want || !h.Complete {
+			return fmt.Sprintf("%+v", h)
+		}
+		return ""
+	})
+}
+
+func TestAnotherClusterReplacesNothing(t *testing.T) {
+	w := scriptedWorld(t)
+	written := w.written()
+	w.source = newScripted("first", func(k kube.Kind, h kube.Handler) {
+		list(h, "20", scriptedObject(k, "same", uidOne, "10"))
+	}, configMaps)
+	w.start()
+	w.incarnation("first")
+	w.stop()
+	w.source = newScripted("second", func(k kube.Kind, h kube.Handler) {
+		list(h, "7", scriptedObject(k, "same", uidTwo, "5"))
+	}, configMaps)
+	w.start()
+	w.incarnation("second")
+	w.writes(written, "put same", "put same")
+}
+
+func TestAnotherClusterBehindTheAddress(t *testing.T) {
+	w := scriptedWorld(t)
+	written := w.written()
+	tell := make(chan func(kube.Handler), 1)
+	source := newScripted("first", nil, configMaps)
+	source.script = func(k kube.Kind, h kube.Handler) {
+		if *source.identity.Load() == "second" {
+			list(h, "30", scriptedObject(k, "same", uidTwo, "25"))
+			return
+		}
+		list(h, "20", scriptedObject(k, "same", uidOne, "10"))
+		(<-tell)(h)
+	}
+	w.source = source
+	w.start()
+	w.incarnation("first")
+	before := w.position()
+
+	// The watch goes on at the other cluster, which has not said yet that it is another.
+	unknown, second := "", "second"
+	source.identity.Store(&unknown)
+	tell <- func(h kube.Handler) { h.Observe(scriptedObject(configMaps, "same", uidTwo, "25")) }
+	at := w.heartbeat().Time
+	w.eventually("heartbeats go on", func() string {
+		if h := w.heartbeat(); h.Outbox != 1 || !h.Time.After(at) {
+			return fmt.Sprintf("%+v", h)
+		}
+		return ""
+	})
+	w.writes(written, "put same")
+	source.identity.Store(&second)
+	w.incarnation("second")
+	w.writes(written, "put same", "put same")
+	if w.position().Epoch == before.Epoch {
+		t.Error("no new epoch")
+	}
+}
+
+func TestReplacedIsConfirmed(t *testing.T) {
+	w := scriptedWorld(t)
+	written := w.written()
+	w.source = newScripted("one", func(k kube.Kind, h kube.Handler) {
+		list(h, "20", scriptedObject(k, "same", uidOne, "10"))
+		h.Observe(scriptedObject(k, "other", uidOne, "21"))
+	}, configMaps)
+	w.start()
+	w.writes(written, "put same", "put other")
+	w.stop()
+	w.source = newScripted("one", func(k kube.Kind, h kube.Handler) {
+		list(h, "40", scriptedObject(k, "same", uidTwo, "30"), scriptedObject(k, "other", uidOne, "21"))
+	}, configMaps)
+	w.start()
+	w.writes(written, "put same", "put other", "delete replaced same", "put same")
+}
