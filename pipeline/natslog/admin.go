@@ -169,6 +169,9 @@ func (l *local) open(ctx context.Context, s site, o StreamOptions, floor pipelin
 		return st, err
 	}
 	for _, h := range st.Histories {
+		if !h.Open {
+			continue // it takes no more, and has given back the room it does not use
+		}
 		if err := l.ensure(ctx, o.history(s, h.Epoch)); err != nil {
 			return st, err
 		}
@@ -226,15 +229,19 @@ func (l *local) announce(s site) {
 }
 
 // closeHistory takes the subjects away from a history, so that the next one can
-// have them: at every moment at most one history listens.
+// have them: at every moment at most one history listens. The server reserves
+// what a stream may occupy; a closed one gives back what it does not, or a disk
+// made for one epoch would have no room for the next.
 func (l *local) closeHistory(ctx context.Context, s site, epoch string) error {
 	err := l.conn.do(ctx, func(ctx context.Context) error {
 		stream, err := l.conn.js.Stream(ctx, s.history(epoch))
 		if err != nil {
 			return err
 		}
-		cfg := stream.CachedInfo().Config
+		info := stream.CachedInfo()
+		cfg := info.Config
 		cfg.Subjects = []string{s.closed(epoch)}
+		cfg.MaxBytes = int64(max(info.State.Bytes, closedRoom)) //nolint:gosec // a size on disk
 		_, err = l.conn.js.UpdateStream(ctx, cfg)
 		return err
 	})
@@ -243,6 +250,9 @@ func (l *local) closeHistory(ctx context.Context, s site, epoch string) error {
 	}
 	return nil
 }
+
+// closedRoom is the least a closed history may occupy, in bytes.
+const closedRoom = 1 << 20
 
 // settle brings the current stream up to date with the histories. It takes up
 // one epoch at a time, and the next one only once it has all of that, so that an

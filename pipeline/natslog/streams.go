@@ -83,8 +83,16 @@ func (o StreamOptions) history(s site, epoch string) jetstream.StreamConfig {
 	}
 }
 
+// current is derived: what a crash takes from its end is taken from the history
+// again. So one server alone need not sync each of its messages, which would cost
+// the history as much again.
 func (o StreamOptions) current(s site) jetstream.StreamConfig {
+	persist := jetstream.DefaultPersistMode
+	if o.Replicas <= 1 {
+		persist = jetstream.AsyncPersistMode
+	}
 	return jetstream.StreamConfig{
+		PersistMode:       persist,
 		Name:              s.current(),
 		Description:       "current state of site " + s.name,
 		Retention:         jetstream.LimitsPolicy,

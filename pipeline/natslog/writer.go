@@ -76,8 +76,12 @@ func (w *Writer) Append(ctx context.Context, events []pipeline.Event) (pipeline.
 	if err != nil {
 		return pipeline.Position{}, fmt.Errorf("append to the history of site %q: %w", w.site.name, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
+	if _, ok := ctx.Deadline(); !ok {
+		// A batch on a slow link may need longer: then the caller knows how long.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
+	}
 	at, err := w.append(ctx, msgs, sum)
 	if err != nil {
 		err = fmt.Errorf("append to the history of site %q: %w", w.site.name, err)
