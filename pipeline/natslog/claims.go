@@ -123,7 +123,7 @@ func (c *Conn) directGet(ctx context.Context, stream, subject string) ([]byte, e
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	request := apiPrefix + "DIRECT.GET." + stream + "." + subject
-	ctx, explain, stop := c.denials.watch(ctx, request)
+	ctx, explain, stop := c.waits.watch(ctx, request)
 	defer stop()
 	var data []byte
 	attempt := func() error {

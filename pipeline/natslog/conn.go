@@ -49,13 +49,13 @@ const (
 // Conn is a connection to the log. It heals by itself. All methods are safe for
 // concurrent use.
 type Conn struct {
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	log     *slog.Logger
-	denials denials
-	admin   admin
-	closed  chan struct{}
-	close   func() error
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	log    *slog.Logger
+	waits  waits
+	admin  admin
+	closed chan struct{}
+	close  func() error
 
 	mu       sync.Mutex
 	watchers map[*func()]struct{} // called after a reconnection
@@ -120,6 +120,7 @@ func (c *Conn) options(ctx context.Context, cfg ConnectConfig) ([]nats.Option, e
 		nats.Name(cfg.Name),
 		nats.Timeout(timeout),
 		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // keys are rotated on one side first
 		nats.CustomReconnectDelay(reconnectDelay),
 		nats.ReconnectBufSize(reconnectBuffer),
 		nats.PingInterval(pingEvery),
@@ -167,7 +168,7 @@ func reconnectDelay(attempts int) time.Duration {
 
 func (c *Conn) onError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
-		c.denials.report(err)
+		c.waits.denied(err)
 	}
 	attrs := []any{slog.Any(telemetry.KeyError, err)}
 	if sub != nil {
@@ -177,6 +178,7 @@ func (c *Conn) onError(_ *nats.Conn, sub *nats.Subscription, err error) {
 }
 
 func (c *Conn) onDisconnect(nc *nats.Conn, err error) {
+	c.waits.broken(err)
 	if nc.IsClosed() {
 		return
 	}
@@ -228,7 +230,7 @@ func (c *Conn) onceReconnected(f func()) (forget func()) {
 func (c *Conn) do(ctx context.Context, call func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	ctx, explain, stop := c.denials.watch(ctx, apiPrefix)
+	ctx, explain, stop := c.waits.watch(ctx, apiPrefix)
 	defer stop()
 	return explainAPI(explain(call(ctx)))
 }
@@ -261,10 +263,10 @@ func classify(err error) error {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
 		errors.Is(err, nats.ErrAccountAuthExpired), errors.Is(err, nats.ErrNkeysNotSupported), errors.Is(err, nkeys.ErrInvalidSeed):
 		return fmt.Errorf("%w: %w", ErrUnauthorized, err)
-	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted),
+	case errors.Is(err, nats.ErrTLS), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted),
 		errors.As(err, &unknownCA), errors.As(err, &hostname), errors.As(err, &invalid),
 		errors.As(err, &verify), errors.As(err, &record), errors.As(err, &alert),
-		strings.Contains(err.Error(), "tls: "):
+		strings.Contains(err.Error(), "tls: "), strings.Contains(err.Error(), "tls error"):
 		return fmt.Errorf("%w: %w", ErrTLS, err)
 	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout), errors.Is(err, nats.ErrDisconnected),
 		errors.Is(err, nats.ErrStaleConnection), isDial(err):

@@ -305,7 +305,10 @@ func TestRestartedServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the connection stands again", func() bool { return conns["in process"].Healthy() == nil })
+	eventually(t, "the connection stands again", func() bool {
+		st, err := conns["in process"].History("a").State(t.Context())
+		return err == nil && st.Last.Seq == next-1
+	})
 	checkNumbered(t, conns["in process"], next-1)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,8 @@ type subscription struct {
 	done   chan struct{}
 	err    error // why it ended; set before done is closed
 
-	// generation numbers the consumers made; settling is for the newest only.
+	// generation numbers the attempts to make a consumer; settling is for the
+	// newest only.
 	generation atomic.Uint64
 
 	// interrupt wakes the reading goroutine to look around.
@@ -105,6 +107,7 @@ func (s *subscription) begin(ctx context.Context, after pipeline.Position) error
 	}
 	announced, err := s.h.conn.nc.Subscribe(s.h.site.announce(), func(*nats.Msg) { s.wake() })
 	if err != nil {
+		s.messages.Stop()
 		return explainAPI(err)
 	}
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -440,6 +443,9 @@ func (s *subscription) makeConsumer(ctx context.Context, first bool) error {
 	var consumer jetstream.Consumer
 	var err error
 	for try := 0; ; try++ {
+		// Different each time: making a consumer that exists with the same
+		// configuration would go on with it, and with what it has delivered.
+		cfg.Metadata[metaAttempt] = strconv.FormatUint(s.generation.Add(1), 10)
 		if first || try > 0 {
 			err := s.h.conn.do(ctx, func(ctx context.Context) error { return s.h.conn.js.DeleteConsumer(ctx, stream, s.name) })
 			if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -453,11 +459,17 @@ func (s *subscription) makeConsumer(ctx context.Context, first bool) error {
 		if !errors.Is(err, jetstream.ErrConsumerExists) || try >= followRetries {
 			return fmt.Errorf("create consumer %q: %w", s.name, err)
 		}
-		if mine, err := s.lookUp(ctx); err == nil && !mine && !first {
+		if first {
+			continue
+		}
+		mine, err := s.lookUp(ctx)
+		switch {
+		case err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound):
+			return fmt.Errorf("look up consumer %q: %w", s.name, err)
+		case err == nil && !mine:
 			return ErrSuperseded
 		}
 	}
-	s.generation.Add(1)
 	s.counted = 0
 	s.messages, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, s.h.conn.pullLimit()),
 		jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))

@@ -19,7 +19,10 @@ const (
 	metaSite   = "drs.site"
 	metaEpoch  = "drs.epoch"
 	metaFormat = "drs.format"
-	metaFollow = "drs.follow"
+	// metaFollow tells which subscription a consumer belongs to, metaAttempt which
+	// of its attempts made it.
+	metaFollow  = "drs.follow"
+	metaAttempt = "drs.attempt"
 
 	formatVersion = "1"
 )

@@ -72,7 +72,7 @@ func (c *Conn) publish(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
 // of a batch.
 func (c *Conn) request(ctx context.Context, msg *nats.Msg) (pubAck, error) {
 	var ack pubAck
-	ctx, explain, stop := c.denials.watch(ctx, msg.Subject)
+	ctx, explain, stop := c.waits.watch(ctx, msg.Subject)
 	defer stop()
 	reply, err := c.nc.RequestMsgWithContext(ctx, msg)
 	if err != nil {

@@ -87,7 +87,7 @@ func (r *remote) ask(ctx context.Context, s site, verb string, q stewardRequest)
 	subject := s.control() + "." + verb
 	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
 	defer cancel()
-	ctx, explain, stop := r.conn.denials.watch(ctx, subject)
+	ctx, explain, stop := r.conn.waits.watch(ctx, subject)
 	defer stop()
 	msg, err := r.conn.nc.RequestWithContext(ctx, subject, data)
 	if err = explain(err); err != nil {
@@ -144,7 +144,7 @@ func (r *remote) reader(ctx context.Context, s site, q readRequest) (jetstream.C
 			return nil, nil, fmt.Errorf("read through %q: %w", prefix, err)
 		}
 	}
-	ctx, explain, stop := r.conn.denials.watch(ctx, prefix)
+	ctx, explain, stop := r.conn.waits.watch(ctx, prefix)
 	defer stop()
 	consumer, err := js.Consumer(ctx, q.stream(s), reply.Consumer)
 	if err != nil {

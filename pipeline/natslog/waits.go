@@ -12,53 +12,70 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// denials turns refusals into errors. A server tells that it does not permit a
-// publish only to the connection as a whole, later, while the caller would wait
-// for an answer until its time is up. So who waits for an answer watches.
-type denials struct {
+// waits ends the waiting for answers that will not come. A server tells that it
+// does not permit a request only to the connection as a whole, and a connection
+// that breaks takes the answers with it; the client would wait in both cases
+// until its time is up.
+type waits struct {
 	mu      sync.Mutex
-	waiting map[*watcher]struct{}
+	waiting map[*wait]struct{}
 }
 
-type watcher struct {
+type wait struct {
 	prefix string
 	cancel context.CancelCauseFunc
 }
 
 // watch returns a context that ends when the server denies a subject that
-// starts with prefix. explain turns an error of that context into the denial.
-func (d *denials) watch(ctx context.Context, prefix string) (_ context.Context, explain func(error) error, stop func()) {
+// starts with prefix, or the connection breaks. explain turns an error of that
+// context into the reason.
+func (w *waits) watch(ctx context.Context, prefix string) (_ context.Context, explain func(error) error, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watcher{prefix: prefix, cancel: cancel}
-	d.mu.Lock()
-	if d.waiting == nil {
-		d.waiting = make(map[*watcher]struct{})
+	this := &wait{prefix: prefix, cancel: cancel}
+	w.mu.Lock()
+	if w.waiting == nil {
+		w.waiting = make(map[*wait]struct{})
 	}
-	d.waiting[w] = struct{}{}
-	d.mu.Unlock()
+	w.waiting[this] = struct{}{}
+	w.mu.Unlock()
 	explain = func(err error) error {
-		if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrDenied) {
+		if cause := context.Cause(ctx); err != nil && (errors.Is(cause, ErrDenied) || errors.Is(cause, ErrUnreachable)) {
 			return cause
 		}
 		return err
 	}
 	stop = func() {
-		d.mu.Lock()
-		delete(d.waiting, w)
-		d.mu.Unlock()
+		w.mu.Lock()
+		delete(w.waiting, this)
+		w.mu.Unlock()
 		cancel(nil)
 	}
 	return ctx, explain, stop
 }
 
-func (d *denials) report(err error) {
+// denied ends the waiting for what the server has refused.
+func (w *waits) denied(err error) {
 	_, quoted, _ := strings.Cut(err.Error(), `"`)
 	subject, _, _ := strings.Cut(quoted, `"`)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for w := range d.waiting {
-		if len(subject) >= len(w.prefix) && strings.EqualFold(subject[:len(w.prefix)], w.prefix) {
-			w.cancel(fmt.Errorf("%w: subject %q", ErrDenied, subject))
+	w.end(fmt.Errorf("%w: subject %q", ErrDenied, subject), func(prefix string) bool {
+		return len(subject) >= len(prefix) && strings.EqualFold(subject[:len(prefix)], prefix)
+	})
+}
+
+// broken ends all waiting: the connection is gone.
+func (w *waits) broken(err error) {
+	if err == nil {
+		err = nats.ErrDisconnected
+	}
+	w.end(fmt.Errorf("%w: the connection broke: %w", ErrUnreachable, err), func(string) bool { return true })
+}
+
+func (w *waits) end(cause error, concerned func(prefix string) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for this := range w.waiting {
+		if concerned(this.prefix) {
+			this.cancel(cause)
 		}
 	}
 }
