@@ -48,9 +48,10 @@ type policy struct {
 // the clock, not the server.
 //
 // Its promises: what is no copy is refused unless the policy adopts or the controller made it
-// for a copy of ours, and a copy of a Replication that exists is refused even then; a record older than the copy
-// changes nothing; an equal copy is left alone; a delete needs evidence, a UID, our
-// mark, the same source object's name and a copy older than the tombstone.
+// for a copy of ours; a copy of a Replication that exists is never touched by another, and that of one
+// that is gone only if the policy adopts or it is a namespace; a record older than the
+// copy changes nothing; an equal copy is left alone; a delete needs evidence, a UID,
+// our mark, the same source object's name and a copy older than the tombstone.
 func decide(r pipeline.Record, want pipeline.Digest, e entry, p policy) action {
 	switch r.Op {
 	case pipeline.OpPut:
@@ -90,7 +91,7 @@ func decidePut(r pipeline.Record, want pipeline.Digest, e entry, p policy) actio
 	switch {
 	case e.mark != p.mark && isNamespace(r.Ref.GroupResource()) && !p.orphaned(e.mark):
 		return skip("another Replication keeps this namespace, and its own objects are all that matters")
-	case e.mark != p.mark && (!p.adopt || !p.orphaned(e.mark)):
+	case e.mark != p.mark && (!p.orphaned(e.mark) || !p.adopt && !isNamespace(r.Ref.GroupResource())):
 		return action{
 			verb: doRefuse, class: pipeline.Foreign,
 			reason: fmt.Sprintf("the object is a copy of Replication %q: let only one of the two select it", e.mark),

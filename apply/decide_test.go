@@ -83,6 +83,7 @@ func TestDecide(t *testing.T) {
 		"put, orphan":                    {record: put(), entry: copyOf(func(e *entry) { e.mark = "late" }), want: refused, reason: "the policy is to refuse"},
 		"put, orphan, adopt":             {record: put(), entry: copyOf(func(e *entry) { e.mark = "late" }), policy: orphans, want: update},
 		"put, another's namespace":       {record: put(func(r *pipeline.Record) { r.Ref = pipeline.Ref{Site: "prod", Resource: "namespaces", Name: "shop"} }), entry: copyOf(func(e *entry) { e.mark = "other" }), want: skipped, reason: "two Replications may share a namespace"},
+		"put, orphaned namespace":        {record: put(func(r *pipeline.Record) { r.Ref = pipeline.Ref{Site: "prod", Resource: "namespaces", Name: "shop"} }), entry: copyOf(func(e *entry) { e.mark = "late" }), policy: func(p *policy) { orphans(p); p.adopt = false }, want: update, reason: "nobody else keeps it, and two Replications may share one"},
 		"put, equal":                     {record: put(), entry: copyOf(), want: same},
 		"put, same record again":         {record: put(at5(4)), entry: copyOf(), want: same},
 		"put, equal but recreated":       {record: put(func(r *pipeline.Record) { r.UID = "u2" }), entry: copyOf(), want: update, reason: "a late tombstone of the former object must not hit"},

@@ -118,8 +118,8 @@ func (e *eraser) erase(ctx context.Context, kind kube.Kind, k key, uid string) {
 			e.fail(err)
 			return
 		}
-		if len(others) > 0 {
-			e.keep(gr, k, others)
+		if names := others.named(); len(names) > 0 {
+			e.keep(gr, k, names)
 			return
 		}
 	}

@@ -432,6 +432,20 @@ func TestTwoReplications(t *testing.T) {
 	if n, m := a.Synced()[configMaps], b.Synced()[configMaps]; n != 1 || m != 1 {
 		t.Errorf("synced are %d and %d, want 1 and 1", n, m)
 	}
+	t.Run("the namespace that they share goes when the copies of both are gone", func(t *testing.T) {
+		shared := s.put("namespaces", "{apiVersion: v1, kind: Namespace, metadata: {name: NS-shared}}")
+		inside := s.put("configmaps", "{apiVersion: v1, kind: ConfigMap, metadata: {name: b, namespace: NS-shared}}")
+		s.apply(a, shared, pipeline.ResultCreated)
+		s.apply(b, shared, pipeline.ResultSkipped)
+		s.apply(b, inside, pipeline.ResultCreated)
+		gone := s.gone(shared)
+		s.fail(a, gone, pipeline.Dependency, "configmaps "+s.ns+"-shared/b")
+		s.apply(b, s.gone(inside), pipeline.ResultDeleted)
+		eventually(t, "the namespace goes", func() bool {
+			res, err := a.Apply(t.Context(), gone)
+			return err == nil && res == pipeline.ResultDeleted
+		})
+	})
 	t.Run("the first is deleted, its copies stay", func(*testing.T) {
 		heir := s.applier("two", func(set *Settings) {
 			set.Spec.ConflictPolicy = v1alpha1.ConflictAdopt
@@ -440,6 +454,11 @@ func TestTwoReplications(t *testing.T) {
 		s.apply(heir, s.configMap("a", "2"), pipeline.ResultConfigured)
 		if s.value("a") != "2" {
 			t.Error("the orphan was not taken over")
+		}
+		refusing := s.applier("three", func(set *Settings) { set.Orphaned = func(mark string) bool { return mark == "dr.one" } })
+		s.apply(refusing, s.namespace(), pipeline.ResultConfigured)
+		if got, want := s.kubectl("get", "namespace", s.ns, "-o", `jsonpath={.metadata.labels.dr-syncer\.io/replication}`), "dr.three"; got != want {
+			t.Errorf("the namespace without a Replication has the mark %q, want %q", got, want)
 		}
 	})
 }

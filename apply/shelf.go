@@ -359,28 +359,28 @@ func (s *shelf) size() int {
 	return len(s.ours)
 }
 
-// outsiders names up to limit objects that are neither derived nor copies with the mark,
-// in one namespace or ("") everywhere.
-func (s *shelf) outsiders(mark, namespace string, limit int) []string {
+// outsiders finds those in one namespace or ("") everywhere.
+func (s *shelf) outsiders(mark, namespace string) outsiders {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var names []string
-	add := func(k key) {
-		if len(names) < limit && (namespace == "" || namespace == k.namespace) {
+	var out outsiders
+	add := func(names []string, k key) []string {
+		if len(names) < maxNamed && (namespace == "" || namespace == k.namespace) {
 			names = append(names, title(s.kind.GroupResource, k))
 		}
+		return names
 	}
 	for k, o := range s.strangers {
 		if !o.derived {
-			add(k)
+			out.strangers = add(out.strangers, k)
 		}
 	}
 	for k, it := range s.ours {
 		if it.mark != mark {
-			add(k)
+			out.copies = add(out.copies, k)
 		}
 	}
-	return names
+	return out
 }
 
 // refOf is the source's Ref of a copy.

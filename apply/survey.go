@@ -3,6 +3,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -64,31 +65,51 @@ func survey(ctx context.Context, w Watcher, k kube.Kind, opts kube.WatchOptions,
 // maxNamed is how many objects a refusal names.
 const maxNamed = 3
 
+// outsiders are what is in a namespace or of a definition beside a Replication's copies and
+// what is derived: up to maxNamed of each sort, by title.
+type outsiders struct {
+	strangers []string
+	copies    []string // of other Replications
+}
+
+func (o *outsiders) add(other outsiders) {
+	o.strangers = append(o.strangers, other.strangers...)
+	o.copies = append(o.copies, other.copies...)
+}
+
+// named is a selection for people.
+func (o outsiders) named() []string {
+	slices.Sort(o.strangers)
+	slices.Sort(o.copies)
+	names := slices.Concat(o.strangers, o.copies)
+	return names[:min(len(names), maxNamed)]
+}
+
 // surveyors is how many kinds are listed at a time.
 const surveyors = 8
 
-// outsiders names objects that deleting the copy of a namespace or a definition
+// outsiders finds objects that deleting the copy of a namespace or a definition
 // would destroy though they are not copies with the mark. Kinds that are watched are
 // looked up, the others listed; an error means that it cannot be known.
-func (i *Inventory) outsiders(ctx context.Context, gr pipeline.GroupResource, name, mark string) ([]string, error) {
+func (i *Inventory) outsiders(ctx context.Context, gr pipeline.GroupResource, name, mark string) (outsiders, error) {
 	if gr == crds {
 		resource, group, _ := strings.Cut(name, ".")
 		s, err := i.shelf(ctx, pipeline.GroupResource{Group: group, Resource: resource})
 		if pipeline.ClassOf(err) == pipeline.Dependency {
-			return nil, nil // not served, so there are none
+			return outsiders{}, nil // not served, so there are none
 		}
 		if err != nil {
-			return nil, err
+			return outsiders{}, err
 		}
-		return s.outsiders(mark, "", maxNamed), nil
+		return s.outsiders(mark, ""), nil
 	}
 	kinds, err := i.watcher.Kinds(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("find what namespace %q holds: %w", name, err)
+		return outsiders{}, fmt.Errorf("find what namespace %q holds: %w", name, err)
 	}
 	var (
-		mu    sync.Mutex
-		names []string
+		mu  sync.Mutex
+		all outsiders
 	)
 	var g errgroup.Group
 	g.SetLimit(surveyors)
@@ -100,39 +121,38 @@ func (i *Inventory) outsiders(ctx context.Context, gr pipeline.GroupResource, na
 			found, err := i.outsidersOf(ctx, kind, name, mark)
 			mu.Lock()
 			defer mu.Unlock()
-			names = append(names, found...)
+			all.add(found)
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, fmt.Errorf("find what namespace %q holds: %w", name, err)
+		return outsiders{}, fmt.Errorf("find what namespace %q holds: %w", name, err)
 	}
-	slices.Sort(names)
-	return names[:min(len(names), maxNamed)], nil
+	return all, nil
 }
 
-func (i *Inventory) outsidersOf(ctx context.Context, kind kube.Kind, namespace, mark string) ([]string, error) {
+func (i *Inventory) outsidersOf(ctx context.Context, kind kube.Kind, namespace, mark string) (outsiders, error) {
 	if s := i.known(kind.GroupResource); s != nil {
 		if err := s.wait(ctx); err != nil {
-			return nil, err
+			return outsiders{}, err
 		}
-		return s.outsiders(mark, namespace, maxNamed), nil
+		return s.outsiders(mark, namespace), nil
 	}
-	found := map[key]bool{}
+	strangers, copies := map[string]bool{}, map[string]bool{} // the survey may show an object twice
 	err := survey(ctx, i.watcher, kind, kube.WatchOptions{Namespace: namespace}, func(o kube.Object) {
-		if m, _, ok := marksOf(o.Raw); ok && m == mark || derived(kind.GroupResource, o) {
+		to := strangers
+		switch m, _, ok := marksOf(o.Raw); {
+		case ok && m == mark, !ok && derived(kind.GroupResource, o):
 			return
+		case ok:
+			to = copies
 		}
-		if len(found) < maxNamed {
-			found[key{o.Namespace, o.Name}] = true
+		if len(to) < maxNamed {
+			to[title(kind.GroupResource, key{o.Namespace, o.Name})] = true
 		}
 	})
 	if err != nil {
-		return nil, err
+		return outsiders{}, err
 	}
-	var names []string
-	for k := range found {
-		names = append(names, title(kind.GroupResource, k))
-	}
-	return names, nil
+	return outsiders{strangers: slices.Collect(maps.Keys(strangers)), copies: slices.Collect(maps.Keys(copies))}, nil
 }

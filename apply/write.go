@@ -110,9 +110,13 @@ func (a *Applier) remove(ctx context.Context, t target, uid string) (pipeline.Re
 		if err != nil {
 			return "", fmt.Errorf("delete %s: %w", t.record.Ref, err)
 		}
-		if len(others) > 0 {
+		switch names := strings.Join(others.named(), ", "); {
+		case len(others.strangers) > 0:
 			return "", pipeline.WithClass(pipeline.Foreign,
-				fmt.Errorf("delete %s: that would delete objects that are not copies of this Replication (%s): move or delete them", t.record.Ref, strings.Join(others, ", ")))
+				fmt.Errorf("delete %s: that would delete objects that are not copies of this Replication (%s): move or delete them", t.record.Ref, names))
+		case len(others.copies) > 0: // their Replications will delete them, or take the namespace over
+			return "", pipeline.WithClass(pipeline.Dependency,
+				fmt.Errorf("delete %s: other Replications still have copies there (%s)", t.record.Ref, names))
 		}
 	}
 	t.shelf.ending(t.key, uid)
