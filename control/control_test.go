@@ -509,7 +509,7 @@ func TestEventsOfParkedObjects(t *testing.T) {
 	r.becomes("a", calm)
 	snap := quiet(3)
 	snap.Kinds[configmaps] = v1alpha1.Counts{Synced: 3, Parked: 1}
-	snap.LastError = &v1alpha1.LastError{Object: "configmaps shop/x", Reason: "Invalid", Message: "data: " + strings.Repeat("é", 1000), Time: metav1.Now()}
+	snap.LastParked = &v1alpha1.LastError{Object: "configmaps shop/x", Reason: "Invalid", Message: "data: " + strings.Repeat("é", 1000), Time: metav1.Now()}
 	r.stage.show(owner, snap)
 	r.becomes("a", "Replicating +Replicating +SourceHeard +Following +ObjectsParked")
 	r.stage.show(owner, quiet(4))

@@ -86,4 +86,6 @@ type Snapshot struct {
 	// LastEvent and LastError are the newest change and failure of this run.
 	LastEvent *v1alpha1.LastEvent
 	LastError *v1alpha1.LastError
+	// LastParked is the failure for which an object was parked last.
+	LastParked *v1alpha1.LastError
 }

@@ -52,14 +52,20 @@ func (k *keeper) accept(ctx context.Context, r *v1alpha1.Replication) {
 	}
 	k.work, k.selection = work, selection
 	k.situation.generation, k.situation.paused, k.situation.refused = r.Generation, r.Spec.Paused, nil
+	anew := k.situation.anew
 	k.mu.Unlock()
 	if same {
 		return
 	}
-	k.stop()
+	from := k.stop()
 	w := Wish{Owner: k.owner, Spec: *r.Spec.DeepCopy(), Orphaned: k.orphaned}
 	if p := r.Status.Position; p != nil && p.Sequence > 0 {
 		w.From = pipeline.Position{Epoch: p.Epoch, Seq: uint64(p.Sequence)}
+	}
+	if anew {
+		w.From = pipeline.Position{} // what was selected before says nothing of what is now
+	} else if from.Compare(w.From) > 0 {
+		w.From = from // the status is not written for each
 	}
 	k.start(ctx, w)
 }
@@ -72,12 +78,19 @@ func (k *keeper) refuse(r *v1alpha1.Replication, why refusal) {
 	k.situation.generation, k.situation.paused, k.situation.refused = r.Generation, r.Spec.Paused, &why
 }
 
-// remove stops the run for good, and says what keeps the copies from being deleted.
-func (k *keeper) remove(generation int64, problem error) {
+// remove stops the run for good.
+func (k *keeper) remove(generation int64) {
 	k.stop()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.situation.generation, k.situation.deleting, k.situation.deleteErr = generation, true, problem
+	k.situation.generation, k.situation.deleting = generation, true
+}
+
+// undeleted says what keeps the copies from being deleted, nil for nothing.
+func (k *keeper) undeleted(problem error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.situation.deleteErr = problem
 }
 
 // start begins the run and the watch over it. Both end with stop, not with ctx.
@@ -94,20 +107,25 @@ func (k *keeper) start(ctx context.Context, w Wish) {
 	}
 }
 
-// stop ends the run and waits for it. Without one it does nothing.
-func (k *keeper) stop() {
+// stop ends the run, waits for it, and returns how far it came, zero if that is not
+// known. Without one it does nothing.
+func (k *keeper) stop() (reached pipeline.Position) {
 	k.mu.Lock()
 	halt := k.halt
 	k.halt = nil
 	k.mu.Unlock()
 	if halt == nil {
-		return
+		return reached
 	}
 	halt()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.run != nil {
+		reached = k.run.Snapshot().Position
+	}
 	k.run, k.ended = nil, nil
 	k.situation.failing, k.situation.stuck = time.Time{}, time.Time{}
+	return reached
 }
 
 // steady is how long a run must have gone for its end not to count as one more failure.
@@ -189,6 +207,9 @@ func (k *keeper) look(now time.Time) situation {
 		if s.snapshot.Err == nil && s.snapshot.Stage == StageStarting {
 			s.snapshot.Err = k.ended
 		}
+		if s.snapshot.Stage == StageCopying && !s.anew {
+			keepPlace(k.written, s.snapshot)
+		}
 	}
 	var failed int64
 	var err error
@@ -201,6 +222,16 @@ func (k *keeper) look(now time.Time) situation {
 	since(&s.stuck, err != nil, now)
 	since(&s.failing, failed > 0, now)
 	return *s
+}
+
+// keepPlace has a run that goes over everything again stand where it stood: what it
+// looks at is old, and was applied before.
+func keepPlace(former v1alpha1.ReplicationStatus, snap *Snapshot) {
+	if former.FirstCopyTime == nil || former.Lag == nil {
+		return
+	}
+	snap.Position = pipeline.Position{}
+	snap.Behind, snap.Lag = former.Lag.Events, time.Duration(former.Lag.Seconds)*time.Second
 }
 
 // since keeps when something began to hold, zero while it does not.

@@ -28,8 +28,10 @@ var errEnded = errors.New("the run ended by itself")
 const (
 	// soon is when to look again at a resource that the cache does not show as it is yet.
 	soon = 100 * time.Millisecond
-	// deleteTimeout bounds one attempt at deleting copies.
-	deleteTimeout = 5 * time.Minute
+	// deleteTimeout bounds one attempt at deleting copies, so that none keeps other
+	// Replications from being reconciled; deletePause is the time to the next.
+	deleteTimeout = 30 * time.Second
+	deletePause   = 5 * time.Second
 	// maxNote is the most text that the API server takes in an Event.
 	maxNote = 1000
 )
@@ -174,7 +176,7 @@ func (r *reconciler) hold(ctx context.Context, repl *v1alpha1.Replication, want 
 // remove ends a Replication that is being deleted, with its copies if that is
 // wanted, and lets it go.
 func (r *reconciler) remove(ctx context.Context, k *keeper, repl *v1alpha1.Replication) (reconcile.Result, error) {
-	k.remove(repl.Generation, nil)
+	k.remove(repl.Generation)
 	if !controllerutil.ContainsFinalizer(repl, v1alpha1.Finalizer) {
 		return reconcile.Result{}, nil // others hold it; its end is told as an event
 	}
@@ -182,11 +184,14 @@ func (r *reconciler) remove(ctx context.Context, k *keeper, repl *v1alpha1.Repli
 		if _, err := r.report(ctx, k, repl); err != nil {
 			return reconcile.Result{}, err
 		}
-		err := r.deleteCopies(ctx, k)
+		late, err := r.deleteCopies(ctx, k)
+		k.undeleted(err)
 		if err != nil {
-			k.remove(repl.Generation, err)
 			if _, reported := r.report(ctx, k, repl); reported != nil {
-				err = errors.Join(err, reported)
+				return reconcile.Result{}, errors.Join(err, reported)
+			}
+			if late {
+				return reconcile.Result{RequeueAfter: deletePause}, nil
 			}
 			return reconcile.Result{}, fmt.Errorf("delete the copies of replication %q: %w", k.owner, err)
 		}
@@ -195,10 +200,12 @@ func (r *reconciler) remove(ctx context.Context, k *keeper, repl *v1alpha1.Repli
 	return reconcile.Result{}, r.hold(ctx, repl, false)
 }
 
-func (r *reconciler) deleteCopies(ctx context.Context, k *keeper) error {
-	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
+// deleteCopies reports that it was late, if that is all that failed.
+func (r *reconciler) deleteCopies(ctx context.Context, k *keeper) (late bool, err error) {
+	try, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
-	return r.engine.DeleteCopies(ctx, k.owner)
+	err = r.engine.DeleteCopies(try, k.owner)
+	return try.Err() != nil && ctx.Err() == nil, err
 }
 
 // orphaned reports that a mark is that of no Replication.
@@ -275,7 +282,8 @@ func (r *reconciler) report(ctx context.Context, k *keeper, repl *v1alpha1.Repli
 		return reconcile.Result{RequeueAfter: soon}, nil
 	}
 	former, base := repl.Status, repl.ResourceVersion
-	next := nextStatus(former, k.look(time.Now()))
+	s := k.look(time.Now())
+	next := nextStatus(former, s)
 	if !worthWriting(former, next, ago) {
 		return reconcile.Result{}, nil
 	}
@@ -294,7 +302,11 @@ func (r *reconciler) report(ctx context.Context, k *keeper, repl *v1alpha1.Repli
 	if former.Phase != next.Phase {
 		k.log.InfoContext(ctx, "phase changed", telemetry.KeyPhase, string(next.Phase), telemetry.KeyReason, reasonOf(next, v1alpha1.ConditionReady))
 	}
-	for _, t := range transitions(former, next) {
+	var parked *v1alpha1.LastError
+	if s.snapshot != nil {
+		parked = s.snapshot.LastParked
+	}
+	for _, t := range transitions(former, next, parked) {
 		r.emit(repl, t)
 	}
 	return reconcile.Result{}, nil
@@ -319,7 +331,7 @@ func (r *reconciler) stop() {
 	r.mu.Unlock()
 	var all sync.WaitGroup
 	for _, k := range keepers {
-		all.Go(k.stop)
+		all.Go(func() { k.stop() })
 	}
 	all.Wait()
 }

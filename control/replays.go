@@ -2,13 +2,11 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -56,7 +54,7 @@ func (e *Replays) Validate(spec v1alpha1.ReplicationSpec) []error {
 func (e *Replays) New(w Wish) (Runner, error) {
 	history := e.History(w.Spec.Source.Site)
 	if w.Spec.Paused {
-		return &pausedRun{history: history, from: w.From}, nil
+		return &pausedRun{history: history, consumer: e.consumer(w), from: w.From}, nil
 	}
 	applier, err := apply.New(apply.Settings{
 		Namespace: w.Owner.Namespace, Name: w.Owner.Name, Spec: w.Spec, Client: e.Client, Inventory: e.Inventory,
@@ -68,13 +66,16 @@ func (e *Replays) New(w Wish) (Runner, error) {
 	r := &replayRun{applier: applier}
 	r.run, err = replay.Continuous(replay.Settings{
 		History: history, DeadLetters: e.DeadLetters, Sink: applier, Waves: apply.Wave, Pump: e.pump(w, r),
-		Consumer: e.Destination + "/" + w.Owner.String(), Log: e.Log,
+		Consumer: e.consumer(w), Log: e.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return r, nil
 }
+
+// consumer names the subscription of a run.
+func (e *Replays) consumer(w Wish) string { return e.Destination + "/" + w.Owner.String() }
 
 // pump is the configuration that the spec asks for.
 func (e *Replays) pump(w Wish, o pipeline.Observer) pipeline.PumpConfig {
@@ -193,9 +194,9 @@ func (r *replayRun) Snapshot() Snapshot {
 			snap.Stage = StageFollowing
 		}
 	case replay.Copying:
-		snap.Stage, snap.Err = StageCopying, nil
+		snap.Stage = StageCopying
 	case replay.Replicating:
-		snap.Stage, snap.Err = StageFollowing, nil
+		snap.Stage = StageFollowing
 	}
 	change := func(k pipeline.GroupResource, change func(c *v1alpha1.Counts)) {
 		c := snap.Kinds[k]
@@ -214,89 +215,21 @@ func (r *replayRun) Snapshot() Snapshot {
 			c.Failed, c.Parked = int64(n.Retrying), int64(n.Parked)
 		})
 	}
-	if e := s.Pump.LastError; e.Message != "" {
-		snap.LastError = &v1alpha1.LastError{Reason: e.Class.String(), Message: e.Message, Time: metav1.NewTime(e.Time)}
-		if e.Ref.Name != "" {
-			snap.LastError.Object = objectOf(e.Ref)
-		}
-	}
+	snap.LastError, snap.LastParked = errorOf(s.Pump.LastError), errorOf(s.Pump.LastParked)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	snap.LastEvent = r.last
 	return snap
 }
 
-// pausedPoll is how often a paused run looks how far it is behind.
-const pausedPoll = 5 * time.Second
-
-// pausedRun is a Runner that applies nothing and tells how much waits.
-type pausedRun struct {
-	history pipeline.History
-	from    pipeline.Position
-
-	mu     sync.Mutex
-	state  pipeline.State
-	err    error
-	looked bool
-	since  time.Time // when something began to wait
-}
-
-// Run implements Runner.
-func (p *pausedRun) Run(ctx context.Context) error {
-	tick := time.NewTicker(pausedPoll)
-	defer tick.Stop()
-	for {
-		state, err := p.history.State(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		p.saw(state, err, time.Now())
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+// errorOf is nil if there was none.
+func errorOf(e pipeline.LastError) *v1alpha1.LastError {
+	if e.Message == "" {
+		return nil
 	}
-}
-
-func (p *pausedRun) saw(state pipeline.State, err error, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.err = err
-	if err != nil {
-		return
+	out := &v1alpha1.LastError{Reason: e.Class.String(), Message: e.Message, Time: metav1.NewTime(e.Time)}
+	if e.Ref.Name != "" {
+		out.Object = objectOf(e.Ref)
 	}
-	p.state, p.looked = state, true
-	if p.since.IsZero() && p.behind() > 0 {
-		p.since = now
-	}
-}
-
-// behind is the number of records after from. Those of an epoch that has ended are not counted.
-func (p *pausedRun) behind() int64 {
-	last := p.state.Last
-	if last.Epoch == p.from.Epoch {
-		last.Seq -= min(last.Seq, p.from.Seq)
-	}
-	return int64(last.Seq) //nolint:gosec // sequences stay far below 2^63
-}
-
-// Snapshot implements Runner.
-func (p *pausedRun) Snapshot() Snapshot {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	snap := Snapshot{Stage: StagePaused, Err: p.err, Heard: p.state.LastTime}
-	if !p.looked {
-		// Without any look nothing is known, but that the site is unknown.
-		snap.Stage = StageStarting
-		if errors.Is(p.err, pipeline.ErrNoHistory) {
-			snap.Stage = StagePaused
-		}
-		return snap
-	}
-	snap.Behind = p.behind()
-	if !p.since.IsZero() {
-		snap.Lag = time.Since(p.since)
-	}
-	return snap
+	return out
 }

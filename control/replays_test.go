@@ -65,15 +65,28 @@ func TestPausedRun(t *testing.T) {
 		}
 		write(4)
 		<-time.After(pausedPoll + time.Second)
-		if s := run.Snapshot(); s.Behind != 4 || s.Lag != time.Second || s.Heard.IsZero() {
-			t.Errorf("4 wait for a second: %+v", s)
+		if s := run.Snapshot(); s.Behind != 4 || s.Lag != pausedPoll+time.Second || s.Heard.IsZero() {
+			t.Errorf("4 wait for some seconds: %+v", s)
+		}
+		for range 100 {
+			beat, err := pipeline.Heartbeat{Time: time.Now()}.Event("prod")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Append(t.Context(), []pipeline.Event{beat}); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(time.Second)
+		}
+		if s := run.Snapshot(); s.Behind != 4 || s.Err != nil {
+			t.Errorf("heartbeats wait for nobody: %+v", s)
 		}
 		if _, err := w.NewEpoch(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		write(2)
-		<-time.After(pausedPoll)
-		if s := run.Snapshot(); s.Behind < 2 {
+		<-time.After(3 * pausedPoll)
+		if s := run.Snapshot(); s.Behind != 6 || s.Err != nil {
 			t.Errorf("of a new epoch: %+v", s)
 		}
 		cancel()

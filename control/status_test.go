@@ -228,7 +228,11 @@ func TestLife(t *testing.T) {
 		step.s.generation = int64(i)
 		next := nextStatus(status, step.s)
 		var events []string
-		for _, tr := range transitions(status, next) {
+		var parked *v1alpha1.LastError
+		if step.s.snapshot != nil {
+			parked = step.s.snapshot.LastParked
+		}
+		for _, tr := range transitions(status, next, parked) {
 			events = append(events, tr.reason)
 		}
 		var gotLag v1alpha1.Lag

@@ -16,8 +16,9 @@ type transition struct {
 }
 
 // transitions tells what happened between two statuses: nothing while nothing
-// changes its state, however the numbers move.
-func transitions(former, next v1alpha1.ReplicationStatus) []transition {
+// changes its state, however the numbers move. parked is why an object was parked
+// last, nil if that is not known.
+func transitions(former, next v1alpha1.ReplicationStatus, parked *v1alpha1.LastError) []transition {
 	var out []transition
 	happened := func(warning bool, reason, action, note string) {
 		out = append(out, transition{warning, reason, action, note})
@@ -40,7 +41,7 @@ func transitions(former, next v1alpha1.ReplicationStatus) []transition {
 		happened(false, "FirstCopyComplete", "Copy", fmt.Sprintf("The first copy is complete: %d objects are here.", next.Counts.Synced))
 	}
 	sourceTransition(former, next, happened)
-	parkedTransition(former, next, happened)
+	parkedTransition(former, next, parked, happened)
 	return out
 }
 
@@ -58,10 +59,10 @@ func sourceTransition(former, next v1alpha1.ReplicationStatus, happened func(boo
 	}
 }
 
-func parkedTransition(former, next v1alpha1.ReplicationStatus, happened func(bool, string, string, string)) {
+func parkedTransition(former, next v1alpha1.ReplicationStatus, last *v1alpha1.LastError, happened func(bool, string, string, string)) {
 	switch was, is := former.Counts.Parked, next.Counts.Parked; {
-	case is > was && next.LastError != nil && next.LastError.Object != "":
-		note := fmt.Sprintf("Parked %s: %s: %s", next.LastError.Object, next.LastError.Reason, next.LastError.Message)
+	case is > was && last != nil && last.Object != "":
+		note := fmt.Sprintf("Parked %s: %s: %s", last.Object, last.Reason, last.Message)
 		if more := is - was - 1; more > 0 {
 			note = fmt.Sprintf("%s (and %d more)", note, more)
 		}
