@@ -203,6 +203,7 @@ func (t *term) reset(ctx context.Context, k pipeline.GroupResource, reason strin
 
 // unreadable notes an object that cannot be read.
 func (t *term) unreadable(ctx context.Context, ref pipeline.Ref, err error) {
+	t.outbox.refuse(ref, "cannot read "+objectName(ref)+": "+err.Error())
 	telemetry.Add(ctx, telemetry.MetricCollectErrors, 1,
 		telemetry.String(telemetry.KeySite, t.site), telemetry.String(telemetry.KeyKind, ref.GroupResource().String()))
 	t.log.ErrorContext(ctx, "cannot read object", telemetry.KeyKind, ref.GroupResource().String(),

@@ -103,10 +103,10 @@ func (o *outbox) heartbeat(now time.Time, incarnation string, problems map[strin
 		}
 	}
 	h.Complete = h.Complete && watched > 0
-	for ref := range o.refused {
+	for ref, r := range o.refused {
 		kind := ref.GroupResource().String()
 		if h.Failing[kind] == "" {
-			h.Failing[kind] = "the log does not take " + objectName(ref)
+			h.Failing[kind] = r.reason
 		}
 	}
 	maps.Copy(h.Failing, problems)

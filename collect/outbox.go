@@ -26,10 +26,17 @@ type outbox struct {
 	ready, unread lanes
 	bytes         int
 	kinds         map[pipeline.GroupResource]*progress
-	// refused are bodies that the log does not take.
-	refused map[pipeline.Ref]pipeline.Digest
+	// refused are objects that cannot be written.
+	refused map[pipeline.Ref]refusal
 	away    bool          // the log cannot be reached
 	room    chan struct{} // closed when waiting for room should end
+}
+
+// refusal says why an object is not written.
+type refusal struct {
+	// digest of the body that the log does not take; zero if the object cannot be read.
+	digest pipeline.Digest
+	reason string
 }
 
 // lane is one object's way into the log.
@@ -96,7 +103,7 @@ func newOutbox(site string, maxBytes int, inv *inventory) *outbox {
 		ready:   lanes{signal: make(chan struct{}, 1)},
 		unread:  lanes{signal: make(chan struct{}, 1)},
 		kinds:   map[pipeline.GroupResource]*progress{},
-		refused: map[pipeline.Ref]pipeline.Digest{},
+		refused: map[pipeline.Ref]refusal{},
 		room:    make(chan struct{}),
 	}
 }
@@ -160,14 +167,22 @@ func (o *outbox) sight(ctx context.Context, ref pipeline.Ref, s *sighting) outco
 		return o.depart(ctx, ref, l, s)
 	}
 	if now.known && now.readable && !now.held && now.uid == u && now.digest == s.digest {
+		delete(o.refused, ref)
 		o.touch(ref, l, s)
 		return unchanged
 	}
-	if digest, ok := o.refused[ref]; ok && digest == s.digest {
+	if former, ok := o.refused[ref]; ok && former.digest == s.digest {
 		return unchanged
 	}
 	o.enqueue(ctx, ref, l, s)
 	return queued
+}
+
+// refuse notes that an object cannot be read.
+func (o *outbox) refuse(ref pipeline.Ref, reason string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.refused[ref] = refusal{reason: reason}
 }
 
 // touch notes that the newest known state was seen again at another version.
@@ -432,7 +447,7 @@ func (o *outbox) settle(l *lane, done planned, err error) {
 	switch {
 	case err != nil:
 		if done.Op == pipeline.OpPut {
-			o.refused[l.ref] = done.Digest
+			o.refused[l.ref] = refusal{done.Digest, "the log does not take " + objectName(l.ref)}
 		}
 	case done.Op == pipeline.OpPut:
 		delete(o.refused, l.ref)

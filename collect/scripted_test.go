@@ -192,3 +192,55 @@ func TestReplacedIsConfirmed(t *testing.T) {
 	w.start()
 	w.writes(written, "put same", "put other", "delete replaced same", "put same")
 }
+
+func TestObjectWithoutIdentityHoldsUpNobody(t *testing.T) {
+	w := scriptedWorld(t)
+	written := w.written()
+	heal := make(chan struct{})
+	w.source = newScripted("one", func(k kube.Kind, h kube.Handler) {
+		list(h, "20", scriptedObject(k, "bad", "", "5"), scriptedObject(k, "worse", uidTwo, ""), scriptedObject(k, "good", uidOne, "6"))
+		<-heal
+		h.Observe(scriptedObject(k, "bad", uidTwo, "21"))
+		h.Delete(scriptedObject(k, "worse", uidTwo, ""))
+	}, configMaps)
+	w.start()
+	w.writes(written, "put good")
+	w.eventually("the bad is named", func() string {
+		if h := w.heartbeat(); !strings.HasPrefix(h.Failing["configmaps"], "cannot read shop/") {
+			return fmt.Sprintf("failing: %v", h.Failing)
+		}
+		return ""
+	})
+	close(heal)
+	w.writes(written, "put good", "put bad")
+	w.eventually("nothing fails", func() string {
+		if h := w.heartbeat(); len(h.Failing) != 0 {
+			return fmt.Sprintf("failing: %v", h.Failing)
+		}
+		return ""
+	})
+}
+
+// What the log cannot encode must not keep its neighbors out either.
+func TestUnwritableEventIsIsolated(t *testing.T) {
+	term := newTerm(t, writerOf(t))
+	for name, uid := range map[string]string{"a": uidOne, "b": "", "c": uidTwo} {
+		s := &sighting{presence: present, uid: uid, version: "5", apiVersion: "v1", kind: "ConfigMap", body: []byte("{}"), digest: pipeline.DigestOf([]byte("{}"))}
+		term.outbox.see(t.Context(), pipeline.Ref{Site: testSite, Resource: "configmaps", Namespace: "shop", Name: name}, s)
+	}
+	if err := term.writeBatch(t.Context(), term.outbox.take(100, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if n, held := term.outbox.size(); n != 2 || held != 0 || len(term.outbox.refused) != 1 {
+		t.Errorf("%d objects in the log, refused: %v", n, term.outbox.refused)
+	}
+}
+
+func writerOf(t *testing.T) pipeline.Writer {
+	t.Helper()
+	w, err := memlog.New().Writer(t.Context(), testSite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}

@@ -76,6 +76,11 @@ func (o *outbox) compare(k pipeline.GroupResource, list map[objectKey]listed, ve
 		ref := pipeline.Ref{Site: o.site, Group: k.Group, Resource: k.Resource, Namespace: key.namespace, Name: key.name}
 		check(ref, o.latest(ref, o.lanes[ref]))
 	}
+	for ref := range o.refused {
+		if _, there := list[keyOf(ref)]; !there && ref.GroupResource() == k {
+			delete(o.refused, ref)
+		}
+	}
 	for ref, l := range o.lanes {
 		if _, counted := o.inv.get(ref); !counted && ref.GroupResource() == k {
 			check(ref, o.latest(ref, l))

@@ -2,6 +2,7 @@ package collect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -75,11 +76,18 @@ func (w *handler) Observe(o kube.Object) {
 	}
 }
 
+// errNoIdentity is what objects of some aggregated API servers are told to be: without a UID
+// nobody could say that they are gone.
+var errNoIdentity = pipeline.WithClass(pipeline.Malformed, errors.New("it has no UID or no resource version"))
+
 // sightingOf selects, cleans and digests an object; it returns nil for one that is frozen or cannot be
 // read. The sighting's body lies in buf, which is returned to be used again. Apart
 // from buf it is safe for concurrent use.
 func (w *kindWatch) sightingOf(ctx context.Context, o kube.Object, buf []byte) (*sighting, []byte) {
 	v, err := look(o.Raw)
+	if err == nil && (o.UID == "" || o.Version == "") {
+		err = errNoIdentity
+	}
 	if err != nil {
 		w.term.unreadable(ctx, w.ref(o.Namespace, o.Name), err)
 		return nil, buf

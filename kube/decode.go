@@ -22,7 +22,8 @@ var errNotObject = errors.New("not an API object")
 
 // identify reads an object's identity out of valid JSON of kind k. The strings
 // are copies, so they do not keep the JSON alive. Reading ends as soon as all is
-// known, which for what API servers write is long before the body.
+// known, which for what API servers write is long before the body. UID and version are
+// empty if they are missing: some aggregated API servers leave them out.
 func identify(body []byte, k Kind) (Object, error) {
 	o := Object{APIVersion: k.APIVersion(), Kind: k.Kind}
 	metadata := gjson.GetBytes(body, "metadata")
@@ -42,8 +43,8 @@ func identify(body []byte, k Kind) (Object, error) {
 		}
 		return o.UID == "" || o.Version == "" || o.Name == "" || k.Namespaced && o.Namespace == ""
 	})
-	if o.Version == "" || o.Name == "" {
-		return o, fmt.Errorf("%w: no name or no resourceVersion", errNotObject)
+	if o.Name == "" {
+		return o, fmt.Errorf("%w: no name", errNotObject)
 	}
 	return o, nil
 }

@@ -50,7 +50,11 @@ func TestDecodeEvent(t *testing.T) {
 		{name: "unknown type", frame: `{"type":"MOVED","object":` + object + `}`, want: watch.Error, class: pipeline.Malformed},
 		{name: "no type", frame: `{"object":` + object + `}`, want: watch.Error, class: pipeline.Malformed},
 		{name: "no metadata", frame: `{"type":"ADDED","object":{}}`, want: watch.Error, class: pipeline.Malformed},
-		{name: "no version", frame: `{"type":"ADDED","object":{"metadata":{"name":"n"}}}`, want: watch.Error, class: pipeline.Malformed},
+		{name: "no name", frame: `{"type":"ADDED","object":{"metadata":{"uid":"u","resourceVersion":"7"}}}`, want: watch.Error, class: pipeline.Malformed},
+		{
+			name: "neither UID nor version", frame: `{"type":"ADDED","object":{"metadata":{"name":"n"}}}`, want: watch.Added,
+			object: &Object{Name: "n", APIVersion: "apps/v1", Kind: "Deployment", Raw: []byte(`{"metadata":{"name":"n"}}`)},
+		},
 		{name: "invalid JSON", frame: `{"type":"ADDED","object":{"metadata":{"name":n}}}`, want: watch.Error, class: pipeline.Malformed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

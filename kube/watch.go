@@ -101,7 +101,9 @@ func (k sink) Replace(items []any, version string) error {
 func (sink) Resync() error { return nil }
 
 func (k sink) UpdateResourceVersion(version string) {
-	k.s.handler.Progress(version)
+	if version != "" { // not every API server gives its objects one
+		k.s.handler.Progress(version)
+	}
 }
 
 func (k sink) Transformer() cache.TransformFunc {

@@ -60,21 +60,30 @@ const (
 
 // Encode writes e in the wire form. It refuses an Event that Decode would not
 // take back: an unknown Op, missing identity, evidence where none belongs, a
-// digest that is not the body's. A body above MaxBody is ErrTooLarge.
+// digest that is not the body's. A body above MaxBody is ErrTooLarge. Every error
+// is of class Malformed: the same Event is refused again.
 func Encode(e Event) (Message, error) {
+	m, err := encode(e)
+	if err != nil {
+		return Message{}, WithClass(Malformed, fmt.Errorf("encode event of %s: %w", e.Ref, err))
+	}
+	return m, nil
+}
+
+func encode(e Event) (Message, error) {
 	if err := check(e); err != nil {
-		return Message{}, fmt.Errorf("encode event of %s: %w", e.Ref, err)
+		return Message{}, err
 	}
 	if len(e.Body) > 0 && DigestOf(e.Body) != e.Digest {
-		return Message{}, fmt.Errorf("encode event of %s: digest is not that of the body", e.Ref)
+		return Message{}, errors.New("digest is not that of the body")
 	}
 	observed, err := e.Observed.UTC().MarshalText()
 	if err != nil {
-		return Message{}, fmt.Errorf("encode event of %s: observed: %w", e.Ref, err)
+		return Message{}, fmt.Errorf("observed: %w", err)
 	}
 	m := Message{Subject: subjectOf(e), Header: make(map[string][]string, 16)}
 	if len(m.Subject) > maxSubject {
-		return Message{}, fmt.Errorf("encode event of %s: subject has %d bytes: %w", e.Ref, len(m.Subject), ErrTooLarge)
+		return Message{}, fmt.Errorf("subject has %d bytes: %w", len(m.Subject), ErrTooLarge)
 	}
 	set := func(key, value string) {
 		if value != "" {
@@ -108,7 +117,7 @@ func Encode(e Event) (Message, error) {
 	}
 	for key, values := range m.Header {
 		if len(values[0]) > maxHeaderValue {
-			return Message{}, fmt.Errorf("encode event of %s: %s has %d bytes: %w", e.Ref, key, len(values[0]), ErrTooLarge)
+			return Message{}, fmt.Errorf("%s has %d bytes: %w", key, len(values[0]), ErrTooLarge)
 		}
 	}
 	return m, nil

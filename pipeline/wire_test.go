@@ -197,6 +197,9 @@ func TestEncodeRefuses(t *testing.T) {
 			if err == nil {
 				t.Fatalf("Encode took it: %+v", m.Header)
 			}
+			if class := pipeline.ClassOf(err); class != pipeline.Malformed {
+				t.Errorf("error %v is of class %s", err, class)
+			}
 			if tc.want != nil && !errors.Is(err, tc.want) {
 				t.Errorf("error %v does not wrap %v", err, tc.want)
 			}
