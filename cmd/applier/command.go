@@ -30,6 +30,7 @@ type options struct {
 	listen      string
 	usersFile   string
 	open        bool
+	plain       bool
 	leaderElect bool
 	namespace   string
 }
@@ -44,7 +45,7 @@ const (
 
 func defaultOptions() options {
 	o := options{
-		app: app.DefaultOptions(), destination: "default", namespace: "dr-syncer",
+		app: app.DefaultOptions(), namespace: "dr-syncer",
 		deadLetters: natslog.DefaultDeadLetterOptions(), server: natslog.DefaultServerConfig(), listen: defaultListen,
 	}
 	o.server.StoreDir = defaultStoreDir
@@ -55,7 +56,7 @@ func defaultOptions() options {
 }
 
 func (o *options) registerFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.destination, "destination", o.destination, "name of this cluster in the log, for dead letters and subscriptions; different for every destination that shares a log")
+	fs.StringVar(&o.destination, "destination", o.destination, "name of this cluster in the log, for dead letters and subscriptions; different for every destination that shares a log (default: \"default\" with an embedded log; with --nats-url cluster- and the UID of this cluster's namespace kube-system)")
 
 	fs.StringVar(&o.kube.Kubeconfig, "kubeconfig", o.kube.Kubeconfig, "kubeconfig of the cluster to apply to; $KUBECONFIG, ~/.kube/config or the Pod's service account if not given")
 	fs.StringVar(&o.kube.Context, "context", o.kube.Context, "context in the kubeconfig; its current one if not given")
@@ -76,6 +77,7 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.listen, "nats-listen", o.listen, "address at which collectors reach the embedded log; empty for none")
 	fs.StringVar(&o.usersFile, "nats-users-file", o.usersFile, "file with who may connect to the embedded log: a line \"SITE NKEY\" per collector, \"* NKEY\" for operators")
 	fs.BoolVar(&o.open, "nats-no-auth", o.open, "let everybody who reaches --nats-listen write to the embedded log")
+	fs.BoolVar(&o.plain, "nats-no-tls", o.plain, "send what is replicated, Secrets too, over the network as it is: for --nats-listen at an address of a network that encrypts")
 	fs.StringVar(&o.server.TLSCertFile, "nats-tls-cert", o.server.TLSCertFile, "file with the embedded log's certificate")
 	fs.StringVar(&o.server.TLSKeyFile, "nats-tls-key", o.server.TLSKeyFile, "file with the certificate's key")
 	fs.StringVar(&o.server.ClientCAFile, "nats-tls-client-ca", o.server.ClientCAFile, "file with the CA certificates that collectors' certificates are checked against")
@@ -94,7 +96,7 @@ func (o *options) embedded() bool { return o.nats.URL == "" }
 // ofEmbedded and ofConnection are the flags that mean something for one of the two kinds of log only.
 var (
 	ofEmbedded = []string{
-		"store-dir", "nats-listen", "nats-users-file", "nats-no-auth", "nats-tls-cert", "nats-tls-key", "nats-tls-client-ca",
+		"store-dir", "nats-listen", "nats-users-file", "nats-no-auth", "nats-no-tls", "nats-tls-cert", "nats-tls-key", "nats-tls-client-ca",
 		"store-max-bytes", "store-min-free", "store-sync-always",
 	}
 	ofConnection = []string{"nats-creds", "nats-nkey", "nats-ca", "nats-cert", "nats-key", "nats-inbox-prefix"}
@@ -109,7 +111,10 @@ func (o *options) validate(set func(flag string) bool) error {
 		return err
 	}
 	var errs []error
-	if !destinationName.MatchString(o.destination) {
+	if o.destination == "" && o.embedded() && !set("destination") {
+		o.destination = "default"
+	}
+	if o.destination == "" && set("destination") || o.destination != "" && !destinationName.MatchString(o.destination) {
 		errs = append(errs, fmt.Errorf("--destination %q is no name for a cluster: give up to 63 lower-case letters, digits and -, such as dr-fra", o.destination))
 	}
 	if o.namespace == "" {
@@ -123,7 +128,6 @@ func (o *options) validate(set func(flag string) bool) error {
 			}
 		}
 	} else {
-		o.nats.Name = "applier of " + o.destination
 		if err := o.nats.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("connection to the log: %w", err))
 		}
@@ -162,6 +166,10 @@ func (o *options) completeServer() error {
 	if o.listen != "" && !isLocal(o.server.Host) && len(o.server.Users) == 0 && o.server.ClientCAFile == "" && !o.open {
 		return fmt.Errorf("--nats-listen %s lets everybody who reaches it write to the log: give --nats-users-file or --nats-tls-client-ca, "+
 			"or --nats-no-auth if the network keeps strangers out", o.listen)
+	}
+	if o.listen != "" && !isLocal(o.server.Host) && o.server.TLSCertFile == "" && !o.open && !o.plain {
+		return fmt.Errorf("--nats-listen %s would send what is replicated, Secrets too, over the network as it is: give --nats-tls-cert and --nats-tls-key, "+
+			"or --nats-no-tls if the network encrypts", o.listen)
 	}
 	if err := o.server.Validate(); err != nil {
 		return fmt.Errorf("embedded log: %w", err)

@@ -45,6 +45,8 @@ func TestBadFlags(t *testing.T) {
 		"NatsListen":     {[]string{"--nats-listen=4222"}, "--nats-listen"},
 		"NatsPort":       {[]string{"--nats-listen=127.0.0.1:nats"}, "not a number from 1 to 65535"},
 		"Open":           {[]string{"--nats-listen=0.0.0.0:4222"}, "lets everybody who reaches it write to the log: give --nats-users-file"},
+		"Plain":          {[]string{"--nats-listen=0.0.0.0:4222", "--nats-users-file=" + file("users", "prod "+key)}, "over the network as it is: give --nats-tls-cert"},
+		"NoDestination":  {[]string{"--destination="}, `--destination "" is no name`},
 		"NoUsersFile":    {[]string{"--nats-users-file=" + filepath.Join(dir, "none")}, "check --nats-users-file"},
 		"EmptyUsersFile": {[]string{"--nats-users-file=" + file("empty", "# nobody\n")}, "names nobody"},
 		"UsersLine":      {[]string{"--nats-users-file=" + file("line", "\nprod\n")}, "line 2: write a site and its public nkey"},
@@ -83,6 +85,10 @@ func TestUsers(t *testing.T) {
 }
 
 func TestListening(t *testing.T) {
+	users := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(users, []byte("prod "+key), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	cases := map[string]struct {
 		args []string
 		host string
@@ -91,6 +97,7 @@ func TestListening(t *testing.T) {
 		"Default":  {nil, "127.0.0.1", 4222},
 		"Nowhere":  {[]string{"--nats-listen="}, "", 0},
 		"Everyone": {[]string{"--nats-listen=:4222", "--nats-no-auth"}, "", 4222},
+		"Plain":    {[]string{"--nats-listen=:4222", "--nats-users-file=" + users, "--nats-no-tls"}, "", 4222},
 		"IPv6":     {[]string{"--nats-listen=[::1]:5222"}, "::1", 5222},
 		"Name":     {[]string{"--nats-listen=localhost:5222"}, "localhost", 5222},
 	}

@@ -125,8 +125,11 @@ func free(ctx context.Context, address string) error {
 // connect connects to the log and holds the connection until ctx ends. It waits for a log that cannot
 // be reached yet; what waiting does not mend ends the program.
 func (p *program) connect(ctx context.Context, ready func()) (err error) {
+	if err := p.nameDestination(ctx); err != nil {
+		return err
+	}
 	cfg := p.options.nats
-	cfg.Log, cfg.InProcess = p.log, p.server
+	cfg.Name, cfg.Log, cfg.InProcess = "applier of "+p.options.destination, p.log, p.server
 	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
 		p.conn, err = natslog.Connect(ctx, cfg)
 		if err == nil {
@@ -148,6 +151,24 @@ func (p *program) connect(ctx context.Context, ready func()) (err error) {
 	}
 	ready()
 	<-ctx.Done()
+	return nil
+}
+
+// nameDestination gives this cluster a name that no other has, unless it has one.
+func (p *program) nameDestination(ctx context.Context) error {
+	if p.options.destination != "" {
+		return nil
+	}
+	if err := p.ping(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	uid, err := p.client.ClusterUID(ctx)
+	if err != nil {
+		return fmt.Errorf("name the destination: %w (or give --destination)", err)
+	}
+	p.options.destination = "cluster-" + uid
 	return nil
 }
 
