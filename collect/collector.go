@@ -101,7 +101,9 @@ var errReset = errors.New("the source was reset")
 // log, while source or log cannot be reached.
 func (c *Collector) Run(ctx context.Context) error {
 	newEpoch := false
+	pause := newBackOff() // a source that flaps must not make epochs without end
 	for {
+		began := time.Now()
 		t, err := c.begin(ctx, newEpoch)
 		if err == nil {
 			err = t.run(ctx)
@@ -113,8 +115,15 @@ func (c *Collector) Run(ctx context.Context) error {
 			return err
 		}
 		newEpoch = true
+		if time.Since(began) > settledAfter {
+			pause.Reset()
+		}
+		wait(ctx, pause.NextBackOff())
 	}
 }
+
+// settledAfter is how long a term lasts before a reset of the source is news again.
+const settledAfter = 10 * time.Minute
 
 // term is the time from opening the history to being fenced, a reset of the source or the end.
 type term struct {

@@ -104,7 +104,7 @@ func Default() Config {
 		Namespaces:    NamespaceConfig{Include: []string{"*"}},
 		Kinds:         KindConfig{Include: []string{"*"}},
 		OwnedByCustom: OwnedAuto,
-		Outbox:        OutboxConfig{MaxBytes: 32 << 20, BatchEvents: 500, BatchBytes: 4 << 20},
+		Outbox:        OutboxConfig{MaxBytes: 32 << 20, BatchEvents: pipeline.MaxBatch, BatchBytes: 4 << 20},
 		Heartbeat:     Duration(5 * time.Second),
 		Discovery:     Duration(30 * time.Second),
 	}

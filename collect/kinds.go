@@ -29,13 +29,18 @@ type watching struct {
 	term  *term
 	wg    sync.WaitGroup
 	kinds map[pipeline.GroupResource]*watched
-	rules *rules
+	// Of the last look: the configuration, its selector, and what is served.
+	rules    *rules
+	selector *Selector
+	served   []kube.Kind
 }
 
 type watched struct {
 	kind kube.Kind
 	stop context.CancelFunc
 	done chan struct{}
+	// rules are those it was started with.
+	rules *rules
 	// signal: watched only to learn of new kinds.
 	signal bool
 }
@@ -85,12 +90,15 @@ func (w *watching) look(ctx context.Context) bool {
 	}
 	w.term.setProblems(ctx, problems)
 	rules := w.term.rules()
-	selector := rules.selector.WithKinds(kinds)
 	changed := w.rules != rules
-	w.rules = rules
+	w.served = slices.Concat(kinds, unanswered(w.served, kinds, partial))
 	if changed {
-		w.term.releaseUnselected(ctx, selector)
+		w.rules, w.selector = rules, rules.selector.WithKinds(w.served)
+		w.term.outbox.resize(int(rules.cfg.Outbox.MaxBytes))
+	} else {
+		w.selector.learn(w.served)
 	}
+	selector := w.selector
 	served := map[pipeline.GroupResource]kube.Kind{}
 	for _, k := range kinds {
 		served[k.GroupResource] = k
@@ -100,11 +108,14 @@ func (w *watching) look(ctx context.Context) bool {
 		k, ok := served[gr]
 		signal := selector.Kind(gr).Action != Collect
 		switch {
-		case !ok && failedIn(partial, gr.Group):
+		case !ok && failedIn(partial, gr.Group) && signal == running.signal:
 			// Its group did not answer: that says nothing.
-		case !ok, changed, signal != running.signal, !sameKind(k, running.kind):
-			w.end(ctx, gr, !ok)
+		case !ok, running.rules != rules, signal != running.signal, !sameKind(k, running.kind):
+			w.end(ctx, gr, !ok && !failedIn(partial, gr.Group))
 		}
+	}
+	if changed {
+		w.term.releaseUnselected(ctx, selector) // nothing more comes of them
 	}
 	for gr, k := range served {
 		if w.kinds[gr] != nil {
@@ -140,7 +151,7 @@ func (w *watching) beginSignal(ctx context.Context, k kube.Kind) {
 
 func (w *watching) start(ctx context.Context, running *watched, run func(context.Context)) {
 	ctx, running.stop = context.WithCancel(ctx)
-	running.done = make(chan struct{})
+	running.done, running.rules = make(chan struct{}), w.rules
 	w.kinds[running.kind.GroupResource] = running
 	w.wg.Go(func() {
 		defer close(running.done)
@@ -183,12 +194,25 @@ func (t *term) noticeKind(k pipeline.GroupResource) {
 	}
 }
 
-// releaseUnselected releases what is known of kinds and namespaces that the configuration does not
-// select any more. Objects are looked at by name only; the rest is left to the watches.
+// releaseUnselected releases what is known of kinds that the configuration does not select any
+// more, waiting or written. The watches of those have ended; the rest is left to the watches.
 func (t *term) releaseUnselected(ctx context.Context, s *Selector) {
-	for _, ref := range t.outbox.inventoried(func(gr pipeline.GroupResource) bool { return s.Kind(gr).Action != Collect }) {
+	for _, ref := range t.outbox.known(func(gr pipeline.GroupResource) bool { return s.Kind(gr).Action != Collect }) {
 		t.outbox.release(ctx, ref)
 	}
+}
+
+// unanswered returns those of the former kinds that are not served now because their group
+// did not answer.
+func unanswered(former, now []kube.Kind, partial *kube.PartialError) []kube.Kind {
+	var missing []kube.Kind
+	for _, k := range former {
+		same := func(o kube.Kind) bool { return o.GroupResource == k.GroupResource }
+		if failedIn(partial, k.Group) && !slices.ContainsFunc(now, same) {
+			missing = append(missing, k)
+		}
+	}
+	return missing
 }
 
 // failedIn reports whether discovery failed for one of the versions of a group.

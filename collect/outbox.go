@@ -244,8 +244,8 @@ func (o *outbox) release(ctx context.Context, ref pipeline.Ref) {
 	o.depart(ctx, ref, l, &sighting{presence: unwanted, version: version, observed: time.Now()})
 }
 
-// inventoried returns the objects of the kinds that match.
-func (o *outbox) inventoried(match func(pipeline.GroupResource) bool) []pipeline.Ref {
+// known returns the objects of the kinds that match: those in the log, and those on their way.
+func (o *outbox) known(match func(pipeline.GroupResource) bool) []pipeline.Ref {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var refs []pipeline.Ref
@@ -257,7 +257,21 @@ func (o *outbox) inventoried(match func(pipeline.GroupResource) bool) []pipeline
 			refs = append(refs, pipeline.Ref{Site: o.site, Group: k.Group, Resource: k.Resource, Namespace: key.namespace, Name: key.name})
 		}
 	}
+	for ref := range o.lanes {
+		if _, counted := o.inv.get(ref); !counted && match(ref.GroupResource()) {
+			refs = append(refs, ref)
+		}
+	}
 	return refs
+}
+
+// resize changes the bound of the bodies in memory.
+func (o *outbox) resize(maxBytes int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.maxBytes = maxBytes
+	o.unread.wake()
+	o.admit()
 }
 
 // uidText returns the UID of the newest known state.

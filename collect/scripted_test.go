@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -243,4 +244,141 @@ func writerOf(t *testing.T) pipeline.Writer {
 		t.Fatal(err)
 	}
 	return w
+}
+
+func TestSourceThatFlapsMakesFewEpochs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := scriptedWorld(t)
+		var asked atomic.Int64
+		source := newScripted("", func(k kube.Kind, h kube.Handler) {
+			version := "20"
+			if asked.Add(1)%2 == 0 {
+				version = "10"
+			}
+			list(h, version, scriptedObject(k, "a", uidOne, version))
+		}, configMaps)
+		steady := "one"
+		source.identity.Store(&steady)
+		w.source = source
+		w.start()
+		time.Sleep(10 * time.Minute)
+		w.stop()
+		if n := asked.Load(); n < 5 || n > 50 {
+			t.Errorf("%d terms in ten minutes", n)
+		}
+	})
+}
+
+func TestFailingEndsWithAJudgedList(t *testing.T) {
+	w := scriptedWorld(t)
+	unknown, one := "", "one"
+	source := newScripted(one, nil, configMaps)
+	broken := make(chan struct{})
+	source.script = func(k kube.Kind, h kube.Handler) {
+		list(h, "20", scriptedObject(k, "a", uidOne, "10"))
+		<-broken
+		h.Replace(nil, "30")
+	}
+	w.source = source
+	w.start()
+	w.incarnation(one)
+	source.identity.Store(&unknown)
+	close(broken)
+	w.eventually("it fails", func() string {
+		if h := w.heartbeat(); !strings.Contains(h.Failing["configmaps"], "identity") {
+			return fmt.Sprintf("failing: %v", h.Failing)
+		}
+		return ""
+	})
+	source.identity.Store(&one)
+	w.eventually("it does not fail", func() string {
+		if h := w.heartbeat(); len(h.Failing) != 0 {
+			return fmt.Sprintf("failing: %v", h.Failing)
+		}
+		return ""
+	})
+}
+
+func TestReload(t *testing.T) {
+	w := scriptedWorld(t)
+	var away atomic.Bool
+	var published atomic.Int64
+	away.Store(true)
+	w.log.SetFault(func(_ string, events []pipeline.Event) memlog.Fault {
+		for _, e := range events {
+			if e.Op == pipeline.OpHeartbeat {
+				continue
+			}
+			if away.Load() {
+				return memlog.Fault{Err: errors.New("the log is away")}
+			}
+			published.Add(1)
+		}
+		return memlog.Fault{}
+	})
+	w.source = newScripted("one", func(k kube.Kind, h kube.Handler) {
+		list(h, "20", scriptedObject(k, "a", uidOne, "10"))
+		h.Observe(scriptedObject(k, "b", uidTwo, "21")) // waits behind the other
+	}, configMaps)
+	c := w.start()
+	waiting := func(want int) {
+		t.Helper()
+		w.eventually("waiting", func() string {
+			if term := c.ready.Load(); term != nil {
+				n, _ := term.outbox.waiting()
+				return cmp.Diff(want, n)
+			}
+			return "not begun"
+		})
+	}
+	waiting(2)
+	next := w.config
+	next.Kinds.Exclude = []string{"configmaps"}
+	next.Outbox.MaxBytes = 3 << 20
+	if err := c.Configure(next); err != nil {
+		t.Fatal(err)
+	}
+	outbox := c.ready.Load().outbox
+	w.eventually("the bound is applied", func() string {
+		outbox.mu.Lock()
+		defer outbox.mu.Unlock()
+		return cmp.Diff(3<<20, outbox.maxBytes)
+	})
+	away.Store(false)
+	waiting(0)
+	for ref, r := range w.current() {
+		if r.Op == pipeline.OpPut {
+			t.Errorf("%s is in the log, though its kind is excluded", ref)
+		}
+	}
+}
+
+func TestRunningWatchLearnsOfNewKinds(t *testing.T) {
+	w := scriptedWorld(t)
+	written := w.written()
+	gadgets := kube.Kind{GroupResource: pipeline.GroupResource{Group: "example.com", Resource: "gadgets"}, Version: "v1", Kind: "Gadget", Namespaced: true}
+	watched, tell := make(chan struct{}), make(chan struct{})
+	kinds := atomic.Pointer[[]kube.Kind]{}
+	kinds.Store(&[]kube.Kind{configMaps})
+	source := newScripted("one", func(k kube.Kind, h kube.Handler) {
+		list(h, "20")
+		if k.GroupResource == gadgets.GroupResource {
+			close(watched)
+			return
+		}
+		<-tell
+		owned := scriptedObject(k, "child", uidOne, "30")
+		owned.Raw = []byte(strings.Replace(string(owned.Raw), `"uid"`,
+			`"ownerReferences":[{"apiVersion":"example.com/v1","kind":"Gadget","name":"g","uid":"u","controller":true}],"uid"`, 1))
+		h.Observe(owned)
+		h.Observe(scriptedObject(k, "own", uidTwo, "31"))
+	})
+	source.served = func() []kube.Kind { return *kinds.Load() }
+	w.source = source
+	w.start()
+	w.incarnation("one")
+	kinds.Store(&[]kube.Kind{configMaps, gadgets})
+	<-watched
+	close(tell)
+	w.writes(written, "put own")
 }

@@ -166,6 +166,7 @@ func (w *handler) Replace(present []kube.Object, version string) {
 				telemetry.KeyKind, k.String(), telemetry.KeyReason, reason, telemetry.KeyCount, len(absent))
 		}
 	}
+	w.onError(w.ctx, nil) // whatever kept the last list from being judged is over
 	first := false
 	w.term.outbox.onProgress(k, func(p *progress) {
 		first = !p.listed
