@@ -67,7 +67,8 @@ type Applier struct {
 
 var _ pipeline.Sink = (*Applier)(nil)
 
-// New returns an Applier, or what Validate says of the spec.
+// New returns an Applier, or what Validate says of the spec. It takes the place of the
+// Replication's former one, which must have ended: Synced counts anew.
 func New(s Settings) (*Applier, error) {
 	selector, err := NewSelector(s.Spec)
 	if err != nil {
@@ -94,6 +95,7 @@ func New(s Settings) (*Applier, error) {
 		a.immutable = *s.Spec.ImmutablePolicy
 	}
 	a.rewriter = rewriter{mark: a.policy.mark, place: selector.place, mapNamespace: selector.MapNamespace}
+	a.inventory.recount(a.policy.mark)
 	return a, nil
 }
 
@@ -121,7 +123,8 @@ func (a *Applier) OnDrift(fn func(pipeline.Ref)) (cancel func()) {
 	return a.inventory.OnDrift(a.policy.mark, fn)
 }
 
-// Synced counts the copies, per kind, that are as the log last said.
+// Synced counts the copies, per kind, that are as the log last said. One that is not
+// selected any more, was released or retained is not.
 func (a *Applier) Synced() map[pipeline.GroupResource]int64 {
 	return a.inventory.Synced(a.policy.mark)
 }
@@ -131,10 +134,13 @@ func (a *Applier) Apply(ctx context.Context, r pipeline.Record) (pipeline.Result
 	switch r.Op {
 	case pipeline.OpPut:
 		d, err := a.desire(ctx, r)
-		if err != nil {
-			return "", err
+		if err != nil || d == nil {
+			a.leave(r)
 		}
-		if d == nil {
+		switch {
+		case err != nil:
+			return "", err
+		case d == nil:
 			return pipeline.ResultSkipped, nil
 		}
 		return a.traced(ctx, r, d)
@@ -145,9 +151,20 @@ func (a *Applier) Apply(ctx context.Context, r pipeline.Record) (pipeline.Result
 		d := &desired{}
 		d.namespace, d.name = a.selector.place(r.Ref)
 		return a.traced(ctx, r, d)
-	case pipeline.OpRelease, pipeline.OpHeartbeat:
+	case pipeline.OpRelease:
+		a.leave(r)
+	case pipeline.OpHeartbeat:
 	}
 	return pipeline.ResultSkipped, nil
+}
+
+// leave learns that the copy of a record's object, if there is one, is not what
+// the log says.
+func (a *Applier) leave(r pipeline.Record) {
+	if s := a.inventory.known(r.Ref.GroupResource()); s != nil {
+		namespace, name := a.selector.place(r.Ref)
+		s.release(key{namespace, name}, a.policy.mark, originOf(r))
+	}
 }
 
 // desire makes what a put wants; nil if it is not selected.
@@ -256,6 +273,9 @@ func (a *Applier) perform(ctx context.Context, t target, act action) (pipeline.R
 	case doNothing:
 		if act.result == pipeline.ResultUnchanged && t.record.Op == pipeline.OpPut {
 			t.shelf.proven(t.key, t.record.Position)
+		}
+		if act.leaves {
+			t.shelf.release(t.key, a.policy.mark, originOf(t.record))
 		}
 		return act.result, nil
 	case doRefuse:

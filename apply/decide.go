@@ -29,6 +29,7 @@ type action struct {
 	uid    string          // of the copy that is meant
 	fresh  bool            // there must be no such object
 	result pipeline.Result // of doNothing
+	leaves bool            // the copy is not kept in step any more
 	class  pipeline.Class  // of doRefuse
 	reason string
 }
@@ -126,7 +127,7 @@ func decideDelete(r pipeline.Record, e entry, p policy) action {
 	case r.Position.Compare(e.watermark()) <= 0:
 		return skip("the copy is newer")
 	case p.retain:
-		return skip("deletionPolicy is Retain")
+		return action{verb: doNothing, result: pipeline.ResultSkipped, leaves: true, reason: "deletionPolicy is Retain"}
 	case e.deleting:
 		return action{verb: doNothing, uid: e.uid, result: pipeline.ResultUnchanged}
 	}

@@ -112,7 +112,7 @@ func TestDecide(t *testing.T) {
 		"delete, at the copy's position": {record: tombstone(at5(4)), entry: copyOf(), want: skipped, reason: "one position holds one record"},
 		"delete, of another site":        {record: tombstone(), entry: copyOf(func(e *entry) { e.origin.Site = "old" }), want: skipped},
 		"delete, of another namespace":   {record: tombstone(), entry: copyOf(func(e *entry) { e.origin.Namespace = "twin" }), want: skipped},
-		"delete, retain":                 {record: tombstone(), entry: copyOf(), policy: retain, want: skipped},
+		"delete, retain":                 {record: tombstone(), entry: copyOf(), policy: retain, want: action{verb: doNothing, result: pipeline.ResultSkipped, leaves: true}},
 		"delete, on its way out":         {record: tombstone(), entry: copyOf(func(e *entry) { e.deleting = true }), want: same},
 		"delete without evidence":        {record: tombstone(func(r *pipeline.Record) { r.Evidence = pipeline.EvidenceNone }), entry: copyOf(), want: malformed},
 		"delete without UID":             {record: tombstone(func(r *pipeline.Record) { r.UID = "" }), entry: copyOf(), want: malformed},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
@@ -709,6 +710,100 @@ func TestLateWrites(t *testing.T) {
 		t.Errorf("%s is said to have drifted by our own write", ref)
 	default:
 	}
+}
+
+func TestRestoredDestination(t *testing.T) {
+	s := on(t, kubetest.Start(t))
+	a := s.applier("restored")
+	s.apply(a, s.namespace(), pipeline.ResultCreated)
+	s.apply(a, s.configMap("changed", "1"), pipeline.ResultCreated)
+	deleted := s.configMap("deleted", "1")
+	s.apply(a, deleted, pipeline.ResultCreated)
+	snapshot, err := s.cluster.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed, gone, made := s.configMap("changed", "2"), s.gone(deleted), s.configMap("made", "1")
+	s.apply(a, changed, pipeline.ResultConfigured)
+	s.apply(a, gone, pipeline.ResultDeleted)
+	s.apply(a, made, pipeline.ResultCreated)
+	shelf, err := s.inventory.shelf(t.Context(), made.Ref.GroupResource())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the watch shows the last state", func() bool { return shelf.look(key{s.ns, "deleted"}).holder == absent })
+	refs := s.drifts(a)
+	if err := s.cluster.Restore(snapshot); err != nil {
+		t.Fatal(err)
+	}
+	missing := map[pipeline.Ref]bool{changed.Ref: true, deleted.Ref: true, made.Ref: true}
+	timeout := time.After(time.Minute)
+	for len(missing) > 0 {
+		select {
+		case ref := <-refs:
+			delete(missing, ref)
+		case <-timeout:
+			t.Fatalf("nobody says that these have drifted: %v", missing)
+		}
+	}
+	s.apply(a, changed, pipeline.ResultConfigured)
+	s.apply(a, gone, pipeline.ResultDeleted)
+	s.apply(a, made, pipeline.ResultCreated)
+	if s.value("changed") != "2" || s.value("deleted") != "" || s.value("made") != "1" {
+		t.Errorf("changed is %q, deleted %q, made %q; want 2, none, 1", s.value("changed"), s.value("deleted"), s.value("made"))
+	}
+}
+
+func TestSyncedIsWhatIsKeptInStep(t *testing.T) {
+	s := newStand(t)
+	kind := pipeline.GroupResource{Resource: "configmaps"}
+	retain := func(set *Settings) {
+		set.Spec.DeletionPolicy = v1alpha1.DeletionRetain
+		set.Spec.ExcludeLabels = &metav1.LabelSelector{MatchLabels: map[string]string{"skip": "me"}}
+		set.Transform = rules{}
+	}
+	a := s.applier("synced", retain)
+	s.apply(a, s.namespace(), pipeline.ResultCreated)
+	want := int64(0)
+	check := func(what string) {
+		t.Helper()
+		if got := a.Synced()[kind]; got != want {
+			t.Errorf("%s: synced is %d, want %d", what, got, want)
+		}
+	}
+	var records []pipeline.Record
+	for _, name := range []string{"retained", "released", "excluded", "odd", "kept"} {
+		r := s.configMap(name, "1")
+		s.apply(a, r, pipeline.ResultCreated)
+		records = append(records, r)
+	}
+	want = 5
+	check("all are kept in step")
+	s.apply(a, s.gone(records[0]), pipeline.ResultSkipped)
+	want--
+	check("retained")
+	released := s.gone(records[1])
+	released.Op, released.Evidence = pipeline.OpRelease, pipeline.EvidenceNone
+	s.apply(a, released, pipeline.ResultSkipped)
+	want--
+	check("released")
+	s.apply(a, s.put("configmaps", "{apiVersion: v1, kind: ConfigMap, metadata: {name: excluded, namespace: NS, labels: {skip: me}}}"), pipeline.ResultSkipped)
+	want--
+	check("excluded")
+	odd := s.configMap("odd", "2")
+	odd.Body = odd.Body[:10]
+	s.fail(a, odd, pipeline.Malformed, "not a JSON object")
+	want--
+	check("a body that cannot be read")
+	s.apply(a, records[4], pipeline.ResultUnchanged)
+	check("what is kept")
+
+	a = s.applier("synced", retain)
+	want = 0
+	check("a new spec, before anything was looked at")
+	s.apply(a, records[4], pipeline.ResultUnchanged)
+	want = 1
+	check("and after")
 }
 
 func TestReplacedBehindOurBack(t *testing.T) {

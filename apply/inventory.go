@@ -45,8 +45,12 @@ type Inventory struct {
 	strings map[string]string
 }
 
-// errStopped reports use of an Inventory that does not run any more.
-var errStopped = errors.New("the inventory has stopped")
+var (
+	// errStopped reports use of an Inventory that does not run any more.
+	errStopped = errors.New("the inventory has stopped")
+	// errRestored reports that what was known of a kind is not true any more.
+	errRestored = errors.New("the server was restored from an older state")
+)
 
 // NewInventory returns an Inventory of the API server behind w. It answers once Run runs.
 func NewInventory(w Watcher, log *slog.Logger) *Inventory {
@@ -78,10 +82,11 @@ func (i *Inventory) Run(ctx context.Context) error {
 	}
 }
 
-// watch runs the watch of one kind until the kind is gone.
+// watch runs the watch of one kind until what it knows is discarded.
 func (i *Inventory) watch(ctx context.Context, s *shelf) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.stop = cancel
 	i.watcher.Watch(ctx, s.kind, kube.WatchOptions{
 		MetadataOnly: true,
 		OnError: func(err error) {
@@ -91,12 +96,7 @@ func (i *Inventory) watch(ctx context.Context, s *shelf) {
 			}
 			// What was known of a kind that is gone may be wrong when it comes back.
 			i.log.Info("kind is no longer served", telemetry.KeyKind, s.kind.GroupResource.String())
-			i.mu.Lock()
-			if i.shelves[s.kind.GroupResource] == s {
-				delete(i.shelves, s.kind.GroupResource)
-			}
-			i.mu.Unlock()
-			cancel()
+			i.discard(s)
 		},
 	}, s)
 	if ctx.Err() != nil {
@@ -105,6 +105,20 @@ func (i *Inventory) watch(ctx context.Context, s *shelf) {
 	// Off the path of OnError, which must not wait for a request.
 	if s.gone() {
 		i.watcher.ForgetKinds()
+	}
+}
+
+// discard gives up what is known of a kind, and its watch: it may be wrong. When the
+// kind is next needed, a new watch begins; that all its copies are looked at sees to that.
+func (i *Inventory) discard(s *shelf) {
+	i.mu.Lock()
+	if i.shelves[s.kind.GroupResource] == s {
+		delete(i.shelves, s.kind.GroupResource)
+	}
+	i.mu.Unlock()
+	s.stop()
+	for _, l := range s.clear() {
+		i.drifted(l.mark, l.ref)
 	}
 }
 
@@ -205,7 +219,7 @@ func (i *Inventory) drifted(mark string, ref pipeline.Ref) {
 }
 
 // Synced counts, per kind, the copies with the mark that are as the log last said.
-// Only copies that this process has looked at count.
+// Only copies that the mark's present Applier has looked at and keeps in step count.
 func (i *Inventory) Synced(mark string) map[pipeline.GroupResource]int64 {
 	out := map[pipeline.GroupResource]int64{}
 	for _, s := range i.all() {
@@ -214,6 +228,13 @@ func (i *Inventory) Synced(mark string) map[pipeline.GroupResource]int64 {
 		}
 	}
 	return out
+}
+
+// recount forgets which copies with the mark are as the log last said.
+func (i *Inventory) recount(mark string) {
+	for _, s := range i.all() {
+		s.recount(mark)
+	}
 }
 
 func (i *Inventory) all() []*shelf {

@@ -296,6 +296,72 @@ func TestShelf(t *testing.T) {
 			play: func(t *testing.T, s *shelf) { write(t, s, metaOf(t, ours)); s.Replace(nil, "9") },
 			want: marked, synced: 1,
 		},
+		"missing from a list of a restored server": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.Progress("20")
+				s.Replace(nil, "19")
+			},
+			want: absent, drift: []string{"a"},
+		},
+		"on a list of a restored server": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.Observe(seen("c1", 12, fieldsA))
+				s.Observe(seen("c1", 5, fieldsA, "dr.all", originAt(2)))
+				s.Replace([]kube.Object{{Namespace: "shop", Name: "a"}}, "9")
+			},
+			want: absent, drift: []string{"a"}, reason: "a new watch must show it",
+		},
+		"on a list of a restored server that has counted on": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.Replace([]kube.Object{{Namespace: "shop", Name: "a", Version: "5"}}, "30")
+			},
+			want: absent, drift: []string{"a"},
+		},
+		"on a list from before our write": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.Replace([]kube.Object{{Namespace: "shop", Name: "a", Version: "5"}}, "9")
+			},
+			want: marked, synced: 1,
+		},
+		"the versions of our own writes are no measure": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				o := seen("c1", 11, fieldsA)
+				s.refresh(a, &o)
+				s.Replace(nil, "9")
+			},
+			want: marked, synced: 1,
+		},
+		"not kept in step any more": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.release(a, "dr.all", Origin{Site: "prod", Position: position(5), Namespace: "shop"})
+				s.Observe(seen("c1", 11, fieldsA))
+			},
+			want: marked,
+		},
+		"left by what does not concern it": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.release(a, "dr.all", Origin{Site: "prod", Position: position(3), Namespace: "shop"})
+				s.release(a, "dr.all", Origin{Site: "prod", Position: position(5), Namespace: "twin"})
+				s.release(a, "dr.all", Origin{Site: "old", Position: position(5), Namespace: "shop"})
+				s.release(a, "dr.other", Origin{Site: "prod", Position: position(5), Namespace: "shop"})
+				s.recount("dr.other")
+			},
+			want: marked, synced: 1,
+		},
+		"counted anew": {
+			play: func(t *testing.T, s *shelf) {
+				write(t, s, metaOf(t, ours))
+				s.recount("dr.all")
+			},
+			want: marked,
+		},
 		"unreadable marks": {
 			play: func(_ *testing.T, s *shelf) { s.Observe(seen("c1", 10, fieldsA, "dr.all", "nonsense")) },
 			want: foreign, reason: "an origin is part of a copy",
@@ -528,11 +594,16 @@ func TestInventoryForgetsAKindThatIsGone(t *testing.T) {
 		if _, err := inv.shelf(t.Context(), configMaps); err != nil {
 			t.Fatal(err)
 		}
+		var drift []string
+		inv.OnDrift("dr.all", func(ref pipeline.Ref) { drift = append(drift, ref.Name) })
 		first := sc.last()
 		first.opts.OnError(status(http.StatusNotFound, metav1.StatusReasonNotFound))
 		synctest.Wait()
 		if !first.ended || sc.forgets != 1 {
 			t.Errorf("ended is %t, kinds were forgotten %d times; want true and 1", first.ended, sc.forgets)
+		}
+		if diff := cmp.Diff([]string{"a"}, drift); diff != "" {
+			t.Errorf("drift (-want +got):\n%s", diff)
 		}
 		go func() {
 			synctest.Wait()
@@ -544,6 +615,43 @@ func TestInventoryForgetsAKindThatIsGone(t *testing.T) {
 		}
 		if e := s.look(key{"shop", "a"}); e.holder != absent {
 			t.Errorf("the new watch knows %+v from the old one", e)
+		}
+	})
+}
+
+func TestInventoryListsARestoredServerAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sc := &script{}
+		inv := sc.inventory(t)
+		go func() {
+			synctest.Wait()
+			sc.last().handler.Observe(seen("c1", 10, fieldsA))
+			sc.last().handler.Replace([]kube.Object{{Namespace: "shop", Name: "a"}}, "11")
+		}()
+		old, err := inv.shelf(t.Context(), configMaps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := sc.last()
+		first.handler.Replace([]kube.Object{{Namespace: "shop", Name: "a"}}, "10")
+		synctest.Wait()
+		if !first.ended {
+			t.Error("the former watch goes on")
+		}
+		if err := old.wait(t.Context()); !errors.Is(err, errRestored) {
+			t.Errorf("who has the former shelf is told %v, want that the server was restored", err)
+		}
+		go func() {
+			synctest.Wait()
+			sc.last().handler.Observe(seen("c1", 8, fieldsA, "dr.all", originAt(3)))
+			sc.last().handler.Replace([]kube.Object{{Namespace: "shop", Name: "a"}}, "10")
+		}()
+		s, err := inv.shelf(t.Context(), configMaps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := s.look(key{"shop", "a"}); e.holder != marked || e.watermark() != position(3) {
+			t.Errorf("the new watch knows %+v, want the copy at position 3", e)
 		}
 	})
 }

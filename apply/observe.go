@@ -11,6 +11,14 @@ import (
 
 // Observe implements kube.Handler.
 func (s *shelf) Observe(o kube.Object) {
+	if s.listed { // the versions in a first list may be anything
+		s.highest = max(s.highest, number(o.Version))
+	}
+	s.learn(o)
+}
+
+// learn takes in an object as a watch or a read has shown it.
+func (s *shelf) learn(o kube.Object) {
 	k := key{o.Namespace, o.Name}
 	if s.old(k, o) {
 		return
@@ -106,6 +114,7 @@ func (s *shelf) observeStranger(k key, o kube.Object) {
 
 // Delete implements kube.Handler.
 func (s *shelf) Delete(o kube.Object) {
+	s.highest = max(s.highest, number(o.Version))
 	k := key{o.Namespace, o.Name}
 	s.mu.Lock()
 	delete(s.strangers, k)
@@ -124,16 +133,21 @@ func (s *shelf) Delete(o kube.Object) {
 	}
 }
 
-// Replace implements kube.Handler: what is not present and was not written since is gone.
+// Replace implements kube.Handler: what is not present and was not written since is
+// gone. A list that is older than what is known comes from a server that was restored:
+// then nothing that we know is true, and positions that we have seen in copies may be in none.
 func (s *shelf) Replace(present []kube.Object, version string) {
+	at := number(version)
+	if s.restored(present, at) {
+		s.inv.log.Warn("the server was restored from an older state", telemetry.KeyKind, s.kind.GroupResource.String())
+		s.failed(errRestored)
+		s.inv.discard(s)
+		return
+	}
+	s.highest = at
 	there := make(map[key]struct{}, len(present))
 	for _, o := range present {
 		there[key{o.Namespace, o.Name}] = struct{}{}
-	}
-	at := number(version)
-	type loss struct {
-		mark string
-		ref  pipeline.Ref
 	}
 	var losses []loss
 	s.mu.Lock()
@@ -160,8 +174,25 @@ func (s *shelf) Replace(present []kube.Object, version string) {
 	}
 }
 
+// restored reports that a complete list is of an older state than what is known: as
+// a whole, or, when the server has counted on since, in an object.
+func (s *shelf) restored(present []kube.Object, at uint64) bool {
+	if at == 0 || at < s.highest {
+		return at != 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range present {
+		it, version := s.ours[key{o.Namespace, o.Name}], number(o.Version)
+		if it != nil && version != 0 && version < it.version && it.version <= at {
+			return true
+		}
+	}
+	return false
+}
+
 // Progress implements kube.Handler.
-func (s *shelf) Progress(string) {}
+func (s *shelf) Progress(version string) { s.highest = max(s.highest, number(version)) }
 
 // derived reports whether an object is not somebody's own making: it has an owner
 // and goes with it, or the cluster puts it into every namespace.

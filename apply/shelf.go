@@ -100,6 +100,16 @@ type shelf struct {
 	// what was deleted there meanwhile.
 	writing map[key]string
 	counts  map[string]int64 // synced items by mark
+
+	// highest is the newest version that the watch has shown, and stop ends it. Only the watch uses them.
+	highest uint64
+	stop    context.CancelFunc
+}
+
+// loss is a copy that is not what we knew.
+type loss struct {
+	mark string
+	ref  pipeline.Ref
 }
 
 var _ kube.Handler = (*shelf)(nil)
@@ -112,6 +122,7 @@ func newShelf(k kube.Kind, inv *Inventory) *shelf {
 		strangers: map[key]stranger{},
 		writing:   map[key]string{},
 		counts:    map[string]int64{},
+		stop:      func() {},
 	}
 }
 
@@ -123,7 +134,7 @@ func (s *shelf) wait(ctx context.Context) error {
 		listed, err, changed := s.listed, s.err, s.changed
 		s.mu.Unlock()
 		switch {
-		case err != nil && (pipeline.ClassOf(err) != pipeline.Transient || errors.Is(err, errStopped)):
+		case err != nil && (pipeline.ClassOf(err) != pipeline.Transient || errors.Is(err, errStopped) || errors.Is(err, errRestored)):
 			return err
 		case listed:
 			return nil
@@ -143,8 +154,8 @@ func (s *shelf) wait(ctx context.Context) error {
 func (s *shelf) failed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil && kube.IsNotFound(s.err) {
-		return // gone for good
+	if s.err != nil && (kube.IsNotFound(s.err) || errors.Is(s.err, errRestored)) {
+		return // discarded
 	}
 	s.err = err
 	s.signal()
@@ -311,7 +322,7 @@ func (s *shelf) leave(ctx context.Context, k key, uid string) error {
 // refresh learns the object as a read has found it; nil means that it is not there.
 func (s *shelf) refresh(k key, o *kube.Object) {
 	if o != nil {
-		s.Observe(*o)
+		s.learn(*o)
 		return
 	}
 	s.mu.Lock()
@@ -331,6 +342,43 @@ func (s *shelf) remove(k key) {
 	if it.left != nil {
 		close(it.left)
 		it.left = nil
+	}
+}
+
+// clear forgets all copies and returns those that it was not us who deleted.
+func (s *shelf) clear() []loss {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var losses []loss
+	for k, it := range s.ours {
+		s.remove(k)
+		if !it.ended {
+			losses = append(losses, loss{it.mark, s.refOf(k, it)})
+		}
+	}
+	return losses
+}
+
+// release learns that the copy of a source object is not kept in step any more, or
+// cannot be, as of the origin's position.
+func (s *shelf) release(k key, mark string, from Origin) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	it := s.ours[k]
+	if it != nil && it.mark == mark && it.origin.Site == from.Site && it.origin.Namespace == from.Namespace &&
+		from.Position.Compare(it.watermark()) >= 0 {
+		s.setSynced(it, false)
+	}
+}
+
+// recount forgets which copies with the mark are as the log last said.
+func (s *shelf) recount(mark string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, it := range s.ours {
+		if it.mark == mark {
+			s.setSynced(it, false)
+		}
 	}
 }
 
