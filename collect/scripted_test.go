@@ -251,11 +251,9 @@ func TestSourceThatFlapsMakesFewEpochs(t *testing.T) {
 		w := scriptedWorld(t)
 		var asked atomic.Int64
 		source := newScripted("", func(k kube.Kind, h kube.Handler) {
-			version := "20"
-			if asked.Add(1)%2 == 0 {
-				version = "10"
-			}
-			list(h, version, scriptedObject(k, "a", uidOne, version))
+			asked.Add(1)
+			list(h, "20", scriptedObject(k, "a", uidOne, "20"))
+			list(h, "10", scriptedObject(k, "a", uidOne, "10"))
 		}, configMaps)
 		steady := "one"
 		source.identity.Store(&steady)

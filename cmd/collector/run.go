@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/dr-syncer/dr-syncer/collect"
@@ -122,9 +123,10 @@ func (p *program) collect(ctx context.Context, health *app.Health, ready func())
 	}
 }
 
-// sleep waits and returns true, or false if ctx ends.
+// sleep waits and returns true, or false if ctx ends. It waits up to a fifth more or less than d, so
+// that collectors which lost the log together do not come back together.
 func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
+	timer := time.NewTimer(time.Duration((0.8 + 0.4*rand.Float64()) * float64(d))) //nolint:gosec // not for secrets
 	defer timer.Stop()
 	select {
 	case <-timer.C:
