@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,14 +14,33 @@ import (
 	"github.com/dr-syncer/dr-syncer/pipeline/pipelinetest"
 )
 
+// outcome is what a sink says until it is told otherwise.
+type outcome struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (o *outcome) set(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.err = err
+}
+
+func (o *outcome) get() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
+
 // TestPumpRedoesParked: a parked record that is tried again and fails as before
 // leaves no trace; one that succeeds is healed.
 func TestPumpRedoesParked(t *testing.T) {
 	run(t, config(), func(ctx context.Context, r *rig) {
-		failure := pipeline.WithClass(pipeline.Dependency, errors.New("no namespace"))
+		var failure outcome
+		failure.set(pipeline.WithClass(pipeline.Dependency, errors.New("no namespace")))
 		r.sink.Try = func(context.Context, pipeline.Record, int) error {
 			pass(time.Second)
-			return failure
+			return failure.get()
 		}
 		event := pipelinetest.Put(object("a"), 1)
 		r.submit(ctx, event)
@@ -41,7 +61,7 @@ func TestPumpRedoesParked(t *testing.T) {
 			r.settle(ctx)
 		}
 		again()
-		failure = pipeline.WithClass(pipeline.Transient, fmt.Errorf("%w: connection refused", pipeline.ErrUnreachable))
+		failure.set(pipeline.WithClass(pipeline.Transient, fmt.Errorf("%w: connection refused", pipeline.ErrUnreachable)))
 		again() // says nothing of the record
 		after := r.pump.Stats()
 		if parks, _ := r.parker.Calls(); parks != 1 || after.ParkedAgain != 2 {
@@ -54,10 +74,10 @@ func TestPumpRedoesParked(t *testing.T) {
 		if n := len(r.sink.Attempts(object("a"))); n != 5+2 {
 			t.Errorf("%d attempts", n)
 		}
-		failure = pipeline.WithClass(pipeline.Forbidden, errors.New("no"))
+		failure.set(pipeline.WithClass(pipeline.Forbidden, errors.New("no")))
 		again()
 		r.wantLetters(map[string]string{"a": "Forbidden after 1 at 1: no"})
-		failure = nil
+		failure.set(nil)
 		again()
 		r.wantLetters(map[string]string{})
 		r.wantAllSettled()
@@ -67,14 +87,15 @@ func TestPumpRedoesParked(t *testing.T) {
 // TestPumpWaitsForTheDestination: what does not reach it is never parked.
 func TestPumpWaitsForTheDestination(t *testing.T) {
 	run(t, config(), func(ctx context.Context, r *rig) {
-		var failure error = fmt.Errorf("%w: connection refused", pipeline.ErrUnreachable)
-		r.sink.Try = func(context.Context, pipeline.Record, int) error { return failure }
+		var failure outcome
+		failure.set(fmt.Errorf("%w: connection refused", pipeline.ErrUnreachable))
+		r.sink.Try = func(context.Context, pipeline.Record, int) error { return failure.get() }
 		r.submit(ctx, pipelinetest.Put(object("a"), 1))
 		pass(24 * time.Hour)
 		if s := r.pump.Stats(); s.Retrying != 1 || s.Parked != 0 {
 			t.Errorf("after a day: %d retrying, %d parked", s.Retrying, s.Parked)
 		}
-		failure = nil
+		failure.set(nil)
 		pass(time.Minute)
 		if s := r.pump.Stats(); s.Retrying != 0 || len(r.sink.Applied(object("a"))) != 1 {
 			t.Errorf("it is back: %+v", s)
