@@ -281,8 +281,8 @@ func (a *Applier) perform(ctx context.Context, t target, act action) (pipeline.R
 	case doRefuse:
 		return "", pipeline.WithClass(act.class, fmt.Errorf("apply %s: %s", t.record.Ref, act.reason))
 	case doWait:
-		if err := a.awaitGone(ctx, t, act.uid); err != nil {
-			return "", pipeline.WithClass(pipeline.Dependency, fmt.Errorf("apply %s: %s", t.record.Ref, act.reason))
+		if err := a.departed(ctx, t, act.uid); err != nil {
+			return "", err
 		}
 		return "", errAgain
 	case doApply:

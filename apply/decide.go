@@ -17,7 +17,7 @@ const (
 	doApply
 	// doDelete: one delete with the action's UID as precondition.
 	doDelete
-	// doWait: a former copy is on its way out; then decide again.
+	// doWait: a former copy is on its way out; when it is gone, decide again.
 	doWait
 	// doRefuse: the action's class and reason say why it must not be done.
 	doRefuse

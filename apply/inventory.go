@@ -254,12 +254,19 @@ func (i *Inventory) samples() []telemetry.Sample {
 	return out
 }
 
+// maxShared bounds the strings that are shared. Past it sharing begins anew; the
+// strings live as long as whoever has them.
+const maxShared = 10_000
+
 // intern returns one copy of a string that many objects share.
 func (i *Inventory) intern(s string) string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if known, ok := i.strings[s]; ok {
 		return known
+	}
+	if len(i.strings) >= maxShared {
+		clear(i.strings)
 	}
 	i.strings[s] = s
 	return s

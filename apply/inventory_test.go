@@ -467,37 +467,70 @@ func TestOneWriterAtATime(t *testing.T) {
 	}
 }
 
-func TestLeave(t *testing.T) {
+func TestLingers(t *testing.T) {
+	s, drift := filled(t)
+	a := key{"shop", "a"}
+	if s.lingers(a, "c1") {
+		t.Error("what is not there lingers")
+	}
+	write(t, s, metaOf(t, seen("c1", 10, fieldsA)))
+	s.ending(a, "c1")
+	s.deleted(a, "c1")
+	if s.lingers(a, "c0") {
+		t.Error("another object lingers")
+	}
+	if !s.lingers(a, "c1") {
+		t.Error("what is being deleted does not linger")
+	}
+	s.Delete(seen("c1", 11, fieldsA))
+	if diff := cmp.Diff([]string{"a"}, drift()); diff != "" {
+		t.Errorf("drift at its end (-want +got):\n%s", diff)
+	}
+}
+
+func TestSharedStringsAreBounded(t *testing.T) {
+	inv := NewInventory(nil, slog.New(slog.DiscardHandler))
+	for i := range 3 * maxShared {
+		if s := fmt.Sprint(i); inv.intern(s) != s {
+			t.Fatalf("intern(%q) is another string", s)
+		}
+	}
+	if n := len(inv.strings); n > maxShared {
+		t.Errorf("%d strings are kept, want at most %d", n, maxShared)
+	}
+}
+
+func TestOutsidersAreListedWhileTheWatchIsBroken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, drift := filled(t)
-		a := key{"shop", "a"}
-		if err := s.leave(t.Context(), a, "c1"); err != nil {
-			t.Errorf("waiting for what is not there: %v", err)
-		}
-		write(t, s, metaOf(t, seen("c1", 10, fieldsA)))
-		s.ending(a, "c1")
-		s.deleted(a, "c1")
+		sc := &script{}
+		inv := sc.inventory(t)
 		go func() {
-			time.Sleep(time.Second) //nolint:forbidigo // fake time
-			s.Delete(seen("c1", 11, fieldsA))
+			synctest.Wait()
+			sc.last().handler.Replace(nil, "11")
 		}()
-		if err := s.leave(t.Context(), a, "c1"); err != nil {
-			t.Errorf("leave: %v", err)
+		if _, err := inv.shelf(t.Context(), configMaps); err != nil {
+			t.Fatal(err)
 		}
-		if got := drift(); got != nil {
-			t.Errorf("drift is %v, want none: it was waited for", got)
+		kind, _ := sc.Kind(t.Context(), configMaps)
+		find := func() []string {
+			found, err := inv.outsidersOf(t.Context(), kind, "shop", "dr.all")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return found.named()
 		}
-		write(t, s, metaOf(t, seen("c2", 20, fieldsA)))
-		s.ending(a, "c2")
-		s.deleted(a, "c2")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := s.leave(ctx, a, "c2"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("leave: %v, want a timeout", err)
+		if got := find(); len(got) != 0 {
+			t.Errorf("outsiders are %v, want none", got)
 		}
-		s.Delete(seen("c2", 21, fieldsA))
-		if diff := cmp.Diff([]string{"a"}, drift()); diff != "" {
-			t.Errorf("drift after the wait was given up (-want +got):\n%s", diff)
+		sc.last().opts.OnError(errors.New("connection lost"))
+		go func() {
+			synctest.Wait()
+			sc.last().handler.Observe(seen("c2", 12, fieldsA, ""))
+			sc.last().handler.Observe(seen("c2", 12, fieldsA, "dr.all"))
+			sc.last().handler.Replace(nil, "13")
+		}()
+		if diff := cmp.Diff([]string{"configmaps shop/a"}, find()); diff != "" {
+			t.Errorf("outsiders (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -60,8 +60,6 @@ type item struct {
 	ended bool
 	// synced: it is as the log last said.
 	synced bool
-	// left is closed when the item is removed, if somebody waits.
-	left chan struct{}
 }
 
 // stranger is an object that is no copy.
@@ -159,6 +157,13 @@ func (s *shelf) failed(err error) {
 	}
 	s.err = err
 	s.signal()
+}
+
+// broken reports that the watch does not work at present, so that what is known may be old.
+func (s *shelf) broken() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil
 }
 
 func (s *shelf) gone() bool {
@@ -295,28 +300,17 @@ func (s *shelf) end(k key, uid string, ended, deleting bool) {
 	}
 }
 
-// leave waits until the object with the UID is gone, or ctx ends.
-func (s *shelf) leave(ctx context.Context, k key, uid string) error {
+// lingers reports whether the object with the UID is still there as far as is known.
+// If so, its end is told as drift, for whoever needs its name.
+func (s *shelf) lingers(k key, uid string) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	it := s.ours[k]
 	if it == nil || it.uid != uid {
-		s.mu.Unlock()
-		return nil
+		return false
 	}
-	if it.left == nil {
-		it.left = make(chan struct{})
-	}
-	left := it.left
-	s.mu.Unlock()
-	select {
-	case <-left:
-		return nil
-	case <-ctx.Done():
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		it.ended = false // its end is news to whoever gave up waiting
-		return ctx.Err()
-	}
+	it.ended = false
+	return true
 }
 
 // refresh learns the object as a read has found it; nil means that it is not there.
@@ -339,10 +333,6 @@ func (s *shelf) remove(k key) {
 	}
 	s.setSynced(it, false)
 	delete(s.ours, k)
-	if it.left != nil {
-		close(it.left)
-		it.left = nil
-	}
 }
 
 // clear forgets all copies and returns those that it was not us who deleted.

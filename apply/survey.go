@@ -90,7 +90,7 @@ const surveyors = 8
 
 // outsiders finds objects that deleting the copy of a namespace or a definition
 // would destroy though they are not copies with the mark. Kinds that are watched are
-// looked up, the others listed; an error means that it cannot be known.
+// looked up, the others, and those whose watch is interrupted, listed; an error means that it cannot be known.
 func (i *Inventory) outsiders(ctx context.Context, gr pipeline.GroupResource, name, mark string) (outsiders, error) {
 	if gr == crds {
 		resource, group, _ := strings.Cut(name, ".")
@@ -101,7 +101,7 @@ func (i *Inventory) outsiders(ctx context.Context, gr pipeline.GroupResource, na
 		if err != nil {
 			return outsiders{}, err
 		}
-		return s.outsiders(mark, ""), nil
+		return i.outsidersOf(ctx, s.kind, "", mark)
 	}
 	kinds, err := i.watcher.Kinds(ctx)
 	if err != nil {
@@ -131,8 +131,9 @@ func (i *Inventory) outsiders(ctx context.Context, gr pipeline.GroupResource, na
 	return all, nil
 }
 
+// outsidersOf finds those of one kind in one namespace, or ("") everywhere.
 func (i *Inventory) outsidersOf(ctx context.Context, kind kube.Kind, namespace, mark string) (outsiders, error) {
-	if s := i.known(kind.GroupResource); s != nil {
+	if s := i.known(kind.GroupResource); s != nil && !s.broken() {
 		if err := s.wait(ctx); err != nil {
 			return outsiders{}, err
 		}

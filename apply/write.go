@@ -16,11 +16,9 @@ import (
 	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
-// How long an attempt waits for the server before it leaves the rest to a retry.
-const (
-	goneTimeout        = 5 * time.Second
-	establishedTimeout = 10 * time.Second
-)
+// establishedTimeout is how long an attempt waits for the server before it leaves the rest
+// to a retry.
+const establishedTimeout = 10 * time.Second
 
 // write applies, and handles what the server says to it.
 func (a *Applier) write(ctx context.Context, t target, to binding) (pipeline.Result, error) {
@@ -78,9 +76,8 @@ func (a *Applier) replace(ctx context.Context, t target, uid string, cause error
 	if res, err := a.remove(ctx, t, uid); err != nil {
 		return res, err
 	}
-	if err := a.awaitGone(ctx, t, uid); err != nil {
-		return "", pipeline.WithClass(pipeline.Dependency,
-			fmt.Errorf("recreate %s: the former copy is still being deleted", t.record.Ref))
+	if err := a.departed(ctx, t, uid); err != nil {
+		return "", err
 	}
 	if _, err := a.send(ctx, t, binding{fresh: true}); err != nil {
 		return "", fmt.Errorf("recreate %s: %w", t.record.Ref, err)
@@ -152,11 +149,17 @@ func (a *Applier) refresh(ctx context.Context, t target) error {
 	return nil
 }
 
-// awaitGone waits a while for an object that is being deleted.
-func (a *Applier) awaitGone(ctx context.Context, t target, uid string) error {
-	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
-	defer cancel()
-	return t.shelf.leave(ctx, t.key, uid)
+// departed asks whether an object that is being deleted is gone. If not, it is an
+// error of class Dependency: a retry will find it gone, or its end is told as drift.
+func (a *Applier) departed(ctx context.Context, t target, uid string) error {
+	if err := a.refresh(ctx, t); err != nil {
+		return err
+	}
+	if t.shelf.lingers(t.key, uid) {
+		return pipeline.WithClass(pipeline.Dependency,
+			fmt.Errorf("apply %s: the former copy is still being deleted", t.record.Ref))
+	}
+	return nil
 }
 
 // awaitEstablished waits until the server serves a definition's kind, so that its objects can
