@@ -77,20 +77,26 @@ func (h *History) readCurrent(ctx context.Context, q pipeline.Query, yield func(
 		return nil
 	}
 	request := readRequest{Start: 1, Kind: q.Kind, Heartbeat: q.Heartbeat, HeadersOnly: q.HeadersOnly}
+	through := st.Through
 	err = h.scan(ctx, request, st.CurrentLast, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		return emit(currentMessage(h.site, m, meta))
 	})
 	if err != nil {
 		return err
 	}
+	// Up to where they end now: an object that changed while this was reading has
+	// moved out of sight in the current stream.
+	if st, err = h.conn.admin.state(ctx, h.site); err != nil {
+		return err
+	}
 	for _, epoch := range st.Histories {
 		// The current stream takes up an epoch only when it has all of those before.
-		if epoch.Epoch < st.Through.Epoch {
+		if epoch.Epoch < through.Epoch {
 			continue
 		}
 		request.Epoch, request.Start = epoch.Epoch, 1
-		if epoch.Epoch == st.Through.Epoch {
-			request.Start = st.Through.Seq + 1
+		if epoch.Epoch == through.Epoch {
+			request.Start = through.Seq + 1
 		}
 		if request.Start < epoch.First {
 			h.conn.log.Error("records are missing between the current state and the history",

@@ -38,6 +38,10 @@ type opener func(ctx context.Context) (consumer jetstream.Consumer, release func
 // errScan marks failures of reading that another attempt may get over.
 var errScan = errors.New("reading was interrupted")
 
+// errCount has another consumer count what is left: one that runs while messages
+// are replaced counts too few in the end, a new one counts what there is.
+var errCount = errors.New("nothing more is announced")
+
 // scan calls f with every message of a stream from sequence start to until, in
 // order and once. open makes a consumer that begins at a sequence. It begins
 // again after a lost message, a lost consumer or a lost connection, and gives up
@@ -65,6 +69,9 @@ func scan(ctx context.Context, c *Conn, open func(start uint64) opener, batch in
 		}
 		before := next
 		err := once()
+		if errors.Is(err, errCount) {
+			continue
+		}
 		if err == nil || !errors.Is(err, errScan) {
 			return err
 		}
@@ -120,8 +127,11 @@ func scanConsumer(ctx context.Context, consumer jetstream.Consumer, batch, limit
 		if err := f(msg, meta); err != nil {
 			return err
 		}
-		if meta.NumPending == 0 || meta.Sequence.Stream == until {
+		if meta.Sequence.Stream == until {
 			return nil
+		}
+		if meta.NumPending == 0 {
+			return errCount
 		}
 	}
 }

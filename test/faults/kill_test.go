@@ -34,9 +34,10 @@ func TestKilledAtRandom(t *testing.T) {
 			replicate(t, w, "all", `"app-*"`, "")
 			done := make(chan struct{})
 			var wg sync.WaitGroup
+			changes := rand.New(rand.NewPCG(r.Uint64(), 1))
 			wg.Go(func() {
 				defer close(done)
-				churn(t, w, rand.New(rand.NewPCG(r.Uint64(), 1)), c.changes) //nolint:gosec // a test's schedule
+				churn(t, w, changes, c.changes)
 			})
 			kills := killAround(t, w, r, done)
 			wg.Wait()
