@@ -380,3 +380,34 @@ func TestRunningWatchLearnsOfNewKinds(t *testing.T) {
 	close(tell)
 	w.writes(written, "put own")
 }
+
+func TestAggregatedServerResetConcernsItsKindOnly(t *testing.T) {
+	w := scriptedWorld(t)
+	written := w.written()
+	apart := kube.Kind{GroupResource: pipeline.GroupResource{Group: "example.com", Resource: "gadgets"}, Version: "v1", Kind: "Gadget", Namespaced: true}
+	restarted := make(chan struct{})
+	w.source = newScripted("one", func(k kube.Kind, h kube.Handler) {
+		select {
+		case <-restarted:
+		default:
+			list(h, "50", scriptedObject(k, "stays", uidOne, "40"), scriptedObject(k, "lost", uidTwo, "50"))
+			<-restarted
+		}
+		list(h, "9", scriptedObject(k, "stays", uidOne, "7"))
+		h.Delete(scriptedObject(k, "stays", uidOne, "10"))
+	}, apart)
+	w.start()
+	w.incarnation("one")
+	before := w.position()
+	w.writes(written, "put stays", "put lost")
+	close(restarted)
+	w.eventually("it goes on", func() string {
+		if got := written(); len(got) == 0 || got[len(got)-1] != "delete watch stays" {
+			return fmt.Sprint(got)
+		}
+		return ""
+	})
+	if got := w.tombstones(); len(got) != 1 || w.position().Epoch != before.Epoch {
+		t.Errorf("deleted: %v; epoch %s after %s", got, w.position().Epoch, before.Epoch)
+	}
+}

@@ -1,6 +1,10 @@
 package collect
 
-import "github.com/dr-syncer/dr-syncer/pipeline"
+import (
+	"strings"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
+)
 
 // sweep is a complete list of one kind beside what is known, to judge whether
 // absence from the list is evidence.
@@ -11,6 +15,8 @@ type sweep struct {
 	// older is set if the list shows an object at an older version than it must have had
 	// by then.
 	older bool
+	// apart is set for a kind that may have a storage, and so versions, of its own.
+	apart bool
 	// source is the incarnation of the source now, recordedSource that of the epoch.
 	source, recordedSource string
 }
@@ -24,6 +30,9 @@ const (
 	// reset: the source is another, or was put back to an earlier state. Absence
 	// proves nothing, and a new epoch has to begin.
 	reset
+	// resetKind: the storage of this kind alone may have been put back. Absence proves
+	// nothing; what is known of the kind has to be held, and listed anew.
+	resetKind
 	// undecided: it cannot be told. Absence proves nothing.
 	undecided
 )
@@ -39,11 +48,38 @@ func (s sweep) judge() (judgment, string) {
 	case s.version == 0:
 		return undecided, "the version of the list is not a number"
 	case s.version < s.recorded:
-		return reset, "the source's version went backwards"
+		return s.reset(), "the source's version went backwards"
 	case s.older:
-		return reset, "an object of the source went back to an older version"
+		return s.reset(), "an object of the source went back to an older version"
 	}
 	return trusted, ""
+}
+
+// reset is how far a reset reaches that the versions tell of.
+func (s sweep) reset() judgment {
+	if s.apart {
+		return resetKind
+	}
+	return reset
+}
+
+// storedApart reports whether a kind may be served by an aggregated API server with a storage of its
+// own. The API server's own groups are not; when its storage is reset, they tell.
+func storedApart(k pipeline.GroupResource) bool {
+	return strings.Contains(k.Group, ".") && !strings.HasSuffix(k.Group, ".k8s.io")
+}
+
+// hold marks what is known of a kind as from before a reset, and forgets how far it came.
+func (o *outbox) hold(k pipeline.GroupResource) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for key, e := range o.inv.kinds[k] {
+		o.inv.held += 1 - count(e.held)
+		e.held = true
+		o.inv.kinds[k][key] = e
+	}
+	p := o.progressOf(k)
+	p.seen, p.candidate, p.through, p.floor = "", "", "", 0
 }
 
 // listed is an object as a complete list names it.

@@ -138,7 +138,7 @@ func (w *handler) Replace(present []kube.Object, version string) {
 		list[objectKey{o.Namespace, o.Name}] = listed{uid: u, version: number(o.Version)}
 	}
 	k := w.kind.GroupResource
-	s := sweep{version: number(version), recorded: w.term.outbox.recorded(k), recordedSource: w.term.incarnation}
+	s := sweep{version: number(version), recorded: w.term.outbox.recorded(k), apart: storedApart(k), recordedSource: w.term.incarnation}
 	var absent []objectKey
 	absent, s.older = w.term.outbox.compare(k, list, s.version)
 	s.source = s.recordedSource
@@ -159,6 +159,11 @@ func (w *handler) Replace(present []kube.Object, version string) {
 		w.sweepAway(absent, version)
 	case reset:
 		w.term.reset(w.ctx, k, reason)
+		return
+	case resetKind:
+		w.term.log.WarnContext(w.ctx, "kind was reset, holding what is known of it", telemetry.KeyKind, k.String(), telemetry.KeyReason, reason)
+		w.term.outbox.hold(k)
+		w.again()
 		return
 	case undecided:
 		if len(absent) > 0 {
