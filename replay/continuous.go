@@ -76,8 +76,10 @@ func Continuous(s Settings) (*Run, error) {
 	if err := s.Pump.Validate(); err != nil {
 		return nil, fmt.Errorf("configure replication %s: %w", s.Pump.Owner, err)
 	}
-	r := &Run{s: s, changed: make(chan struct{}, 1), drift: map[pipeline.Ref]struct{}{}, repair: newRepair(),
-		parked: newRedrive(), again: make(chan struct{}, 1), fresh: make(chan struct{}, 1)}
+	r := &Run{
+		s: s, changed: make(chan struct{}, 1), drift: map[pipeline.Ref]struct{}{}, repair: newRepair(),
+		parked: newRedrive(), again: make(chan struct{}, 1), fresh: make(chan struct{}, 1),
+	}
 	r.state.phase, r.state.unread = Waiting, map[pipeline.GroupResource]int64{}
 	cfg := s.Pump
 	cfg.Observer = observer{run: r, next: s.Pump.Observer}

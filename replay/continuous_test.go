@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -501,25 +502,25 @@ func TestParkedIsTriedAgain(t *testing.T) {
 		here := func() bool { _, ok := g.state()[ref]; return ok }
 		refuse(pipeline.Foreign)
 		r, stop := run(t, b.settings(g))
-		time.Sleep(8 * time.Hour)
+		<-time.After(8 * time.Hour)
 		if s := r.Stats(); s.Pump.Parked != 1 || s.Pump.ParkedTotal != 1 || s.Pump.ParkedAgain < 10 || s.Pump.ParkedAgain > 30 || s.LagEvents != 0 {
 			t.Errorf("after 8 hours: %+v", s.Pump)
 		}
 		g.set(func() { clear(g.refuse) })
-		time.Sleep(40 * time.Minute)
+		<-time.After(40 * time.Minute)
 		if !here() || r.Stats().Pump.Parked != 0 {
 			t.Errorf("the obstacle is gone: here %v, %+v", here(), r.Stats().Pump)
 		}
 
 		refuse(pipeline.Dependency)
 		b.append(b.put("things", "bad"))
-		time.Sleep(6 * time.Hour)
+		<-time.After(6 * time.Hour)
 		if n := r.Stats().Pump.Parked; n != 1 {
 			t.Fatalf("%d are parked", n)
 		}
 		g.set(func() { delete(g.objects, ref); clear(g.refuse) })
 		b.append(b.put("namespaces", "shop"))
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		if !here() || r.Stats().Pump.Parked != 0 {
 			t.Errorf("its namespace has come: here %v, %+v", here(), r.Stats().Pump)
 		}
@@ -537,12 +538,12 @@ func TestRedoingDoesNotLookBehind(t *testing.T) {
 		old := pipeline.Ref{Site: "prod", Resource: "things", Name: "old"}
 		b.append(b.put("things", "old"))
 		last := b.append(b.put("things", "new"))
-		time.Sleep(30 * 24 * time.Hour)
+		<-time.After(30 * 24 * time.Hour)
 		g.refuse[old] = errors.New("busy")
 		s := b.settings(g)
 		s.Pump.Attempts = 1000
 		r, stop := run(t, s)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		check := func(when string, position pipeline.Position) {
 			t.Helper()
 			if s := r.Stats(); s.Position != position || s.Lag > time.Minute || s.LagEvents != 1 {
@@ -551,12 +552,12 @@ func TestRedoingDoesNotLookBehind(t *testing.T) {
 		}
 		check("after the first copy", last)
 		g.set(func() { clear(g.refuse) })
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		last = b.append(b.put("things", "newer"))
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		g.set(func() { g.refuse[old] = errors.New("busy") })
 		g.drift(old)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		check("while a copy is repaired", last)
 		stop()
 	})
@@ -599,11 +600,11 @@ func TestLettersOfWhatIsNotReadGo(t *testing.T) {
 type torn struct {
 	pipeline.History
 	after   time.Duration
-	follows *int
+	follows *atomic.Int64
 }
 
 func (h torn) Follow(ctx context.Context, name string, after pipeline.Position) (pipeline.Subscription, error) {
-	*h.follows++
+	h.follows.Add(1)
 	sub, err := h.History.Follow(ctx, name, after)
 	if err == nil {
 		time.AfterFunc(h.after, func() {
@@ -621,7 +622,7 @@ func TestKeepsFailing(t *testing.T) {
 	cases := map[string]struct {
 		after time.Duration
 		fails bool
-		most  int
+		most  int64
 	}{
 		"at once":      {time.Second, true, 80},
 		"now and then": {2 * time.Minute, false, 6},
@@ -633,22 +634,22 @@ func TestKeepsFailing(t *testing.T) {
 				b.open()
 				b.append(b.put("things", "a"))
 				s := b.settings(newTarget(t))
-				follows := 0
+				var follows atomic.Int64
 				s.History = torn{s.History, c.after, &follows}
 				r, stop := run(t, s)
-				time.Sleep(30 * time.Second)
+				<-time.After(30 * time.Second)
 				for range 570 {
 					if st := r.Stats(); (st.Err != nil) != c.fails && st.Phase != replay.Waiting {
 						t.Errorf("%s, error %v", st.Phase, st.Err)
 						break
 					}
-					time.Sleep(time.Second)
+					<-time.After(time.Second)
 				}
-				if follows > c.most {
-					t.Errorf("followed %d times in 10 minutes", follows)
+				if n := follows.Load(); n > c.most {
+					t.Errorf("followed %d times in 10 minutes", n)
 				}
 				stop()
-				time.Sleep(c.after)
+				<-time.After(c.after)
 			})
 		})
 	}
