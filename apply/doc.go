@@ -10,8 +10,9 @@
 // "changed by others", "ours" and "foreign" without a request, and the Applier,
 // which performs the decision.
 //
-// It promises: nothing is written for an equal copy; an object that does not
-// carry the Replication's mark is never touched, unless the Replication adopts;
+// It promises: nothing is written for an equal copy; an object that is not
+// a copy, whatever its labels say, is never touched, unless the Replication adopts or this
+// cluster's controller made it for a StatefulSet that is a copy;
 // nothing is deleted without a tombstone that has evidence and a UID, nor
 // without a UID precondition; a record older than the copy changes nothing. It
 // knows nothing of the log: package replay feeds it.

@@ -399,7 +399,7 @@ func TestInheritedLabels(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, kind := range []string{"watched", "listed"} {
-		t.Run(kind, func(t *testing.T) {
+		t.Run(kind, func(*testing.T) {
 			s.restart()
 			a := s.applier("heirs")
 			if kind == "watched" {
