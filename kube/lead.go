@@ -41,11 +41,16 @@ func (c *Client) Lead(ctx context.Context, namespace, name string, elected func(
 		// The name of a Pod alone is not enough: its container may be restarted.
 		LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + rand.Text()},
 	}}
-	ctx = quiet(ctx)
-	if _, _, err := lock.Get(ctx); err != nil && !IsNotFound(err) {
-		// The election would try for ever without a word.
+	ctx, cancel := context.WithCancelCause(quiet(ctx))
+	defer cancel(nil)
+	lock.forbidden = cancel
+	cannot := func(err error) error {
 		return fmt.Errorf("use lease %s/%s for the election: %w: grant get, create and update of leases in the namespace, "+
 			"or do without the election", namespace, name, classify(err))
+	}
+	if _, _, err := lock.Get(ctx); err != nil && !IsNotFound(err) {
+		// The election would try for ever without a word.
+		return cannot(err)
 	}
 	told := make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
@@ -63,14 +68,18 @@ func (c *Client) Lead(ctx context.Context, namespace, name string, elected func(
 	if lock.held.Load() {
 		<-told
 	}
+	if cause := context.Cause(ctx); IsForbidden(cause) {
+		return cannot(cause)
+	}
 	return nil
 }
 
 // leadLock notes whether the lease was ever ours: then the elector has started a goroutine
-// to say so.
+// to say so. Until then, forbidden is told that it may not be taken.
 type leadLock struct {
 	resourcelock.LeaseLock
-	held atomic.Bool
+	held      atomic.Bool
+	forbidden context.CancelCauseFunc
 }
 
 // Create implements resourcelock.Interface.
@@ -84,8 +93,11 @@ func (l *leadLock) Update(ctx context.Context, r resourcelock.LeaderElectionReco
 }
 
 func (l *leadLock) note(err error) error {
-	if err == nil {
+	switch {
+	case err == nil:
 		l.held.Store(true)
+	case IsForbidden(err) && !l.held.Load():
+		l.forbidden(err)
 	}
 	return err
 }

@@ -63,6 +63,33 @@ func TestLeadWithoutPermission(t *testing.T) {
 	}
 }
 
+func TestLeadMayOnlyLook(t *testing.T) {
+	cluster := kubetest.Shared(t)
+	if err := cluster.Apply(`---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: looks-at-leases, namespace: default}
+rules: [{apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: looks-at-leases, namespace: default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: looks-at-leases}
+subjects: [{kind: User, name: onlooker, apiGroup: rbac.authorization.k8s.io}]
+`); err != nil {
+		t.Fatal(err)
+	}
+	client, err := kube.Connect(kube.Settings{Kubeconfig: cluster.User("onlooker")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	err = client.Lead(t.Context(), "default", "look-only", func() { t.Error("elected") })
+	if !kube.IsForbidden(err) || pipeline.ClassOf(err) != pipeline.Forbidden {
+		t.Errorf("Lead: %v, want that it is forbidden", err)
+	}
+}
+
 func canceled(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
