@@ -234,7 +234,7 @@ func (m *model) listAt(objects map[pipeline.Ref]thing, version uint64) {
 		m.newEpoch()
 		m.list(nil)
 		return
-	case undecided:
+	case undecided, resetKind:
 		m.t.Fatalf("undecided: %+v", s)
 	case trusted:
 		slices.SortFunc(absent, func(a, b objectKey) int { return strings.Compare(a.name, b.name) })

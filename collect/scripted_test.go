@@ -259,7 +259,7 @@ func TestSourceThatFlapsMakesFewEpochs(t *testing.T) {
 		source.identity.Store(&steady)
 		w.source = source
 		w.start()
-		time.Sleep(10 * time.Minute)
+		<-time.After(10 * time.Minute)
 		w.stop()
 		if n := asked.Load(); n < 5 || n > 50 {
 			t.Errorf("%d terms in ten minutes", n)
