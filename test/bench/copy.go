@@ -128,7 +128,7 @@ func launch(ctx context.Context, dir string) (*kubetest.Cluster, error) {
 
 // mixture is the Namespaces and 10,000 objects in them.
 func mixture() []world.Object {
-	r := rand.New(rand.NewPCG(11, 11)) //nolint:gosec // made-up data
+	r := rand.New(rand.NewPCG(11, 11))
 	var out []world.Object
 	for i := range copyNamespaces {
 		out = append(out, world.Namespace(fmt.Sprintf("ns-%d", i)))

@@ -96,7 +96,7 @@ func steady(ctx context.Context, w *world.World, namespace string, length time.D
 	wg.Go(func() { dr.Watch(watchCtx, world.ConfigMaps, kube.WatchOptions{Namespace: namespace}, arrivals) })
 
 	prod := w.Prod.Client()
-	r := rand.New(rand.NewPCG(7, 7)) //nolint:gosec // made-up data
+	r := rand.New(rand.NewPCG(7, 7))
 	tick := time.NewTicker(time.Second / latencyRate)
 	defer tick.Stop()
 	total := int((latencyWarmup + length).Seconds() * latencyRate)

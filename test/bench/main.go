@@ -132,7 +132,7 @@ func report(figures []Figure, path string, partial bool) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(data, '\n'), 0o644) //nolint:gosec // a report for everybody
+	return os.WriteFile(path, append(data, '\n'), 0o644)
 }
 
 func names() []string {

@@ -64,7 +64,7 @@ func benchMemory(ctx context.Context, dir string) ([]Figure, error) {
 	g.SetLimit(16)
 	for i := range memoryObjects {
 		g.Go(func() error {
-			r := rand.New(rand.NewPCG(1, uint64(i))) //nolint:gosec // made-up data
+			r := rand.New(rand.NewPCG(1, uint64(i)))
 			o := world.ConfigMap(r, "mem", fmt.Sprintf("object-%d", i), memoryBody, 0)
 			_, _, err := client.Apply(ctx, o.Kind, o.Namespace, o.Name, o.Body)
 			return err
@@ -178,7 +178,7 @@ func metrics(ctx context.Context, url string) map[string]float64 {
 	if err != nil {
 		return nil
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Timeout: 5 * time.Second}).Do(req)
 	if err != nil {
 		return nil
 	}

@@ -63,7 +63,7 @@ func benchPublish(ctx context.Context, dir string) (_ []Figure, err error) {
 
 // watched makes ConfigMaps of 2 KiB as an API server sends them.
 func watched(n int) []kube.Object {
-	r := rand.New(rand.NewPCG(3, 3)) //nolint:gosec // made-up data
+	r := rand.New(rand.NewPCG(3, 3))
 	out := make([]kube.Object, n)
 	for i := range out {
 		name, uid, version := fmt.Sprintf("object-%d", i), fmt.Sprintf("00000000-0000-4000-8000-%012d", i), fmt.Sprint(1000+i)

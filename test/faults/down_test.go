@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -63,8 +64,8 @@ func TestChangesWhileDown(t *testing.T) {
 			for n := range 20 {
 				put(t, w, world.Mixed(r, ns, 100+n))
 			}
-			for n := len(c.parts) - 1; n >= 0; n-- {
-				if err := c.parts[n].Start(t.Context()); err != nil {
+			for _, p := range slices.Backward(c.parts) {
+				if err := p.Start(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			}

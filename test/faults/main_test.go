@@ -82,7 +82,7 @@ func start(t *testing.T, o world.Options) *world.World {
 // random returns a generator whose seed is printed and can be set with DRS_SEED.
 func random(t *testing.T) *rand.Rand {
 	t.Helper()
-	seed := rand.Uint64() //nolint:gosec // a test's schedule
+	seed := rand.Uint64()
 	if s := os.Getenv("DRS_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
@@ -91,7 +91,7 @@ func random(t *testing.T) *rand.Rand {
 		seed = n
 	}
 	t.Logf("DRS_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a test's schedule
+	return rand.New(rand.NewPCG(seed, seed))
 }
 
 // replicate creates a Replication named name of the given namespaces, with more of its spec in YAML (indented by two).

@@ -46,7 +46,7 @@ func TestEveryChangeIsOneTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	object := func(i, revision int) world.Object {
-		return world.ConfigMap(rand.New(rand.NewPCG(uint64(i), 1)), "traced", fmt.Sprintf("object-%d", i), 200, revision) //nolint:gosec // made-up data
+		return world.ConfigMap(rand.New(rand.NewPCG(uint64(i), 1)), "traced", fmt.Sprintf("object-%d", i), 200, revision)
 	}
 	all := func(n int, change func(i int) error) {
 		t.Helper()
@@ -201,7 +201,7 @@ func run(t *testing.T, cluster *kubetest.Cluster) {
 		if err := conn.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := server.Shutdown(context.Background()); err != nil { //nolint:usetesting // the test's context has ended
+		if err := server.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -24,24 +24,24 @@ func (o Object) Ref(site string) pipeline.Ref {
 	return pipeline.Ref{Site: site, Group: o.Kind.Group, Resource: o.Kind.Resource, Namespace: o.Namespace, Name: o.Name}
 }
 
-func kindOf(group, version, resource, kind string, namespaced bool) kube.Kind {
-	return kube.Kind{GroupResource: pipeline.GroupResource{Group: group, Resource: resource}, Version: version, Kind: kind, Namespaced: namespaced}
+func kindOf(group, resource, kind string, namespaced bool) kube.Kind {
+	return kube.Kind{GroupResource: pipeline.GroupResource{Group: group, Resource: resource}, Version: "v1", Kind: kind, Namespaced: namespaced}
 }
 
 // Kinds that Mixed and Namespace make.
 var (
-	Namespaces      = kindOf("", "v1", "namespaces", "Namespace", false)
-	ConfigMaps      = kindOf("", "v1", "configmaps", "ConfigMap", true)
-	Secrets         = kindOf("", "v1", "secrets", "Secret", true)
-	Services        = kindOf("", "v1", "services", "Service", true)
-	ServiceAccounts = kindOf("", "v1", "serviceaccounts", "ServiceAccount", true)
-	Deployments     = kindOf("apps", "v1", "deployments", "Deployment", true)
-	StatefulSets    = kindOf("apps", "v1", "statefulsets", "StatefulSet", true)
-	Roles           = kindOf("rbac.authorization.k8s.io", "v1", "roles", "Role", true)
-	RoleBindings    = kindOf("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", true)
-	Ingresses       = kindOf("networking.k8s.io", "v1", "ingresses", "Ingress", true)
-	NetworkPolicies = kindOf("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", true)
-	CronJobs        = kindOf("batch", "v1", "cronjobs", "CronJob", true)
+	Namespaces      = kindOf("", "namespaces", "Namespace", false)
+	ConfigMaps      = kindOf("", "configmaps", "ConfigMap", true)
+	Secrets         = kindOf("", "secrets", "Secret", true)
+	Services        = kindOf("", "services", "Service", true)
+	ServiceAccounts = kindOf("", "serviceaccounts", "ServiceAccount", true)
+	Deployments     = kindOf("apps", "deployments", "Deployment", true)
+	StatefulSets    = kindOf("apps", "statefulsets", "StatefulSet", true)
+	Roles           = kindOf("rbac.authorization.k8s.io", "roles", "Role", true)
+	RoleBindings    = kindOf("rbac.authorization.k8s.io", "rolebindings", "RoleBinding", true)
+	Ingresses       = kindOf("networking.k8s.io", "ingresses", "Ingress", true)
+	NetworkPolicies = kindOf("networking.k8s.io", "networkpolicies", "NetworkPolicy", true)
+	CronJobs        = kindOf("batch", "cronjobs", "CronJob", true)
 )
 
 // MixedKinds are the kinds that Mixed makes.
@@ -129,10 +129,7 @@ func object(k kube.Kind, namespace, name string, fields map[string]any) Object {
 		meta["namespace"] = namespace
 	}
 	fields["apiVersion"], fields["kind"], fields["metadata"] = k.APIVersion(), k.Kind, meta
-	body, err := json.Marshal(fields)
-	if err != nil {
-		panic(err) // maps of strings and numbers always encode
-	}
+	body, _ := json.Marshal(fields) //nolint:errchkjson // maps of strings and numbers always encode
 	return Object{Kind: k, Namespace: namespace, Name: name, Body: body}
 }
 

@@ -199,8 +199,7 @@ func (p *Process) exited() <-chan struct{} {
 func (p *Process) exitError() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var exit *exec.ExitError
-	if errors.As(p.err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](p.err); ok {
 		return fmt.Errorf("%s: %w", p.Name, exit)
 	}
 	return p.err

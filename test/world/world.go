@@ -182,7 +182,11 @@ func FreePorts(n int) ([]int, error) {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
 		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		addr, ok := l.Addr().(*net.TCPAddr)
+		if !ok {
+			return nil, fmt.Errorf("find a free port: %s is no TCP address", l.Addr())
+		}
+		ports[i] = addr.Port
 	}
 	return ports, nil
 }
