@@ -46,8 +46,11 @@ func (c ConnectConfig) Validate() error {
 		errs = append(errs, errors.New("a client certificate needs both the certificate and the key file: give the other one too"))
 	}
 	for _, f := range []struct{ what, path string }{
-		{"credentials", c.CredsFile}, {"nkey seed", c.NKeySeedFile}, {"CA", c.CAFile},
-		{"certificate", c.CertFile}, {"key", c.KeyFile},
+		{"credentials", c.CredsFile},
+		{"nkey seed", c.NKeySeedFile},
+		{"CA", c.CAFile},
+		{"certificate", c.CertFile},
+		{"key", c.KeyFile},
 	} {
 		errs = append(errs, readable(f.what, f.path))
 	}

@@ -140,7 +140,7 @@ func appendUntilDone(t testing.TB, w *Writer, patience time.Duration, events []p
 		case errors.Is(err, pipeline.ErrFenced), time.Now().After(deadline):
 			t.Fatalf("append: %v", err)
 		}
-		time.Sleep(time.Millisecond)
+		pause(t.Context(), time.Millisecond)
 	}
 }
 
@@ -227,14 +227,14 @@ func TestStormyConnection(t *testing.T) {
 	storm.Go(func() {
 		random := rand.New(rand.NewPCG(1, 2))
 		for ctx.Err() == nil {
-			time.Sleep(time.Duration(random.IntN(60)) * time.Millisecond)
+			pause(ctx, time.Duration(random.IntN(60))*time.Millisecond)
 			if random.IntN(2) == 0 {
 				p.setMute(true)
-				time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
+				pause(ctx, time.Duration(random.IntN(20))*time.Millisecond)
 			}
 			p.cut()
 			p.setMute(false)
-			time.Sleep(time.Duration(200+random.IntN(300)) * time.Millisecond)
+			pause(ctx, time.Duration(200+random.IntN(300))*time.Millisecond)
 		}
 	})
 	var follower sync.WaitGroup
@@ -266,7 +266,7 @@ func TestStormyConnection(t *testing.T) {
 		if got := appendUntilDone(t, w, 300*time.Millisecond, batch); got.Seq != n {
 			t.Fatalf("ended at %s, want %d", got, n)
 		}
-		time.Sleep(5 * time.Millisecond)
+		pause(t.Context(), 5*time.Millisecond) // so that the storm has something to hit
 	}
 	stop()
 	storm.Wait()

@@ -298,15 +298,13 @@ func (s *subscription) lookAround(ctx context.Context) error {
 	case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
 		return fmt.Errorf("%w: %w", errLost, err)
 	case err != nil:
-		s.h.conn.log.Debug("cannot look up a consumer", slog.String(telemetry.KeyName, s.name), slog.Any(telemetry.KeyError, err))
-		return nil // the connection is down: it heals, and then we look again
+		return s.later(err)
 	case !mine:
 		return ErrSuperseded
 	}
 	st, err := s.h.conn.admin.state(ctx, s.h.site)
 	if err != nil {
-		s.h.conn.log.Debug("cannot look for a new epoch", slog.String(telemetry.KeySite, s.h.site.name), slog.Any(telemetry.KeyError, err))
-		return nil
+		return s.later(err)
 	}
 	if err := s.inspect(st); err != nil {
 		return err
@@ -335,23 +333,24 @@ func (s *subscription) stalled(ctx context.Context, st siteState) error {
 		}
 		return err
 	})
-	var api *jetstream.APIError
-	switch {
-	case errors.As(err, &api):
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return fmt.Errorf("%w: record %d of epoch %s cannot be read: %w", pipeline.ErrGap, s.next, s.epoch, err)
-	case err != nil:
-		return nil // the connection is down
 	}
-	return s.unlessFull(ctx)
-}
-
-// unlessFull has the consumer made again, unless it waits for settlements.
-func (s *subscription) unlessFull(ctx context.Context) error {
-	info, err := s.info(ctx)
-	if err != nil || info.NumAckPending >= followPending {
-		return nil
+	info, infoErr := s.info(ctx)
+	switch {
+	case err != nil || infoErr != nil:
+		return s.later(errors.Join(err, infoErr))
+	case info.NumAckPending >= followPending:
+		return nil // it waits for settlements
 	}
 	return fmt.Errorf("%w: it stands still at record %d", errLost, s.next)
+}
+
+// later leaves open what could not be found out: the connection is down, it
+// heals, and then we look again.
+func (s *subscription) later(err error) error {
+	s.h.conn.log.Debug("cannot look after a subscription", slog.String(telemetry.KeySite, s.h.site.name), slog.String(telemetry.KeyName, s.name), slog.Any(telemetry.KeyError, err))
+	return nil
 }
 
 // inspect draws the conclusions from what the site's streams are now.

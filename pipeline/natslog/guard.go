@@ -40,18 +40,17 @@ func (s *Server) checkDisk(ctx context.Context) error {
 	s.mu.Lock()
 	inner, refusing := s.inner, s.full != nil
 	s.mu.Unlock()
+	enough, plenty := space.free >= s.cfg.MinFree, space.free >= resumeAt(s.cfg.MinFree)
 	switch {
-	case space.free < s.cfg.MinFree && !refusing:
-		return s.refuse(inner, fmt.Errorf("%w: its disk has %d MiB free, at least %d MiB are needed: free space or enlarge the volume of %q",
+	case !enough && !refusing:
+		err = s.refuse(inner, fmt.Errorf("%w: its disk has %d MiB free, at least %d MiB are needed: free space or enlarge the volume of %q",
 			ErrFull, space.free>>20, s.cfg.MinFree>>20, s.cfg.StoreDir))
-	case space.free >= resumeAt(s.cfg.MinFree) && refusing:
-		if err := s.accept(inner); err != nil {
-			return err
-		}
-	case space.free < s.cfg.MinFree || refusing:
-		return nil
+	case plenty && refusing:
+		err = s.accept(inner)
+	case enough && !refusing:
+		err = s.revive(ctx, inner)
 	}
-	return s.revive(ctx, inner)
+	return err
 }
 
 // revive restarts a server that has failed to write. There is space now: what

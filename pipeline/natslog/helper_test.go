@@ -21,6 +21,8 @@ const helperStore = "DRS_NATSLOG_HELPER_STORE"
 
 const helperBatch = 7
 
+func tell(word string, seq uint64) { _, _ = fmt.Fprintln(os.Stdout, word, seq) }
+
 func helperMain(dir string) int {
 	if err := helperRun(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -45,7 +47,7 @@ func helperRun(dir string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("ready", w.Position().Seq)
+	tell("ready", w.Position().Seq)
 	for n := w.Position().Seq; ; {
 		var batch []pipeline.Event
 		for range 1 + n%helperBatch {
@@ -56,7 +58,7 @@ func helperRun(dir string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Println("acked", p.Seq)
+		tell("acked", p.Seq)
 	}
 }
 
@@ -103,7 +105,7 @@ func TestKilledServer(t *testing.T) {
 	dir := t.TempDir()
 	var acked uint64
 	for round := range 4 {
-		cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // G204: this very binary
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
 		cmd.Env = append(os.Environ(), helperStore+"="+dir)
 		cmd.Stderr = t.Output()
 		out, err := cmd.StdoutPipe()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -68,11 +69,14 @@ func TestServerConfig(t *testing.T) {
 }
 
 func TestDiskGuard(t *testing.T) {
-	var free atomic.Int64
+	var free, looks atomic.Int64
 	free.Store(10 << 30)
 	s := testServer(t, func(c *ServerConfig) {
 		c.MinFree = 1 << 30
-		c.probe = func(string) (diskSpace, error) { return diskSpace{free: free.Load(), total: 20 << 30}, nil }
+		c.probe = func(string) (diskSpace, error) {
+			defer looks.Add(1)
+			return diskSpace{free: free.Load(), total: 20 << 30}, nil
+		}
 	})
 	c := inProcess(t, s)
 	w := testWriter(t, c, "a")
@@ -97,7 +101,8 @@ func TestDiskGuard(t *testing.T) {
 	}
 
 	free.Store(1<<30 + 1) // not enough to go on
-	time.Sleep(guardEvery + guardEvery/2)
+	before := looks.Load()
+	eventually(t, "the guard has looked twice", func() bool { return looks.Load() >= before+2 })
 	if s.Healthz() == nil {
 		t.Error("the guard gives in at its limit")
 	}
@@ -110,8 +115,18 @@ func TestDiskGuard(t *testing.T) {
 	eventually(t, "the current stream catches up", func() bool { return testState(t, c, "a").Through == last })
 }
 
-// TestWriteErrorHeals makes writing fail by the limit on the size of files.
+// TestWriteErrorHeals makes writing fail by the limit on the size of files, in a
+// process of its own, since that counts for all its files.
 func TestWriteErrorHeals(t *testing.T) {
+	const inside = "DRS_NATSLOG_LIMITED"
+	if os.Getenv(inside) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWriteErrorHeals$")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
 	signal.Ignore(unix.SIGXFSZ)
 	t.Cleanup(func() { signal.Reset(unix.SIGXFSZ) })
 	s := testServer(t)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 
@@ -125,12 +126,7 @@ func hasCode(err error, codes ...jetstream.ErrorCode) bool {
 	if !errors.As(err, &api) {
 		return false
 	}
-	for _, c := range codes {
-		if api.ErrorCode == c {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(codes, api.ErrorCode)
 }
 
 func isDial(err error) bool {

@@ -108,7 +108,7 @@ func (w *Writer) append(ctx context.Context, msgs []*nats.Msg, sum [sha256.Size]
 			}
 			if landed.count > 0 {
 				w.last += landed.count
-				w.flights, refused = nil, false
+				w.flights = nil
 				if landed.sum == sum {
 					return w.Position(), nil
 				}
