@@ -137,12 +137,17 @@ func (p *Pump) retry(ctx context.Context, it *item) {
 	p.release()
 	p.work.Signal()
 	p.mu.Unlock()
+	p.look()
 	if newer != nil {
 		p.supersede(ctx, it, newer)
 		return
 	}
 	telemetry.Add(ctx, telemetry.MetricPumpRetries, 1, telemetry.String(telemetry.KeyReplication, p.cfg.Owner),
 		telemetry.String(telemetry.KeyKind, it.kind), telemetry.String(telemetry.KeyReason, ClassOf(it.cause).String()))
+}
+
+// look has the timer look what is due first.
+func (p *Pump) look() {
 	select {
 	case p.kick <- struct{}{}:
 	default:
@@ -284,12 +289,19 @@ func (p *Pump) settle(ctx context.Context, it *item) {
 	} else {
 		p.stats.success(it, now)
 	}
+	if cause == nil && it.result.changes() {
+		p.lanes.changed(it.Ref, now)
+	}
 	p.lanes.done(it)
 	p.release()
-	if it.lane.cur != nil {
+	next := it.lane.cur != nil
+	if next {
 		p.work.Signal()
 	}
 	p.mu.Unlock()
+	if next {
+		p.look()
+	}
 }
 
 // supersede is the end of an item, out of its lane already, that newer has made

@@ -25,6 +25,9 @@ type PumpConfig struct {
 	InitialDelay, MaxDelay time.Duration
 	// AttemptTimeout bounds one attempt.
 	AttemptTimeout time.Duration
+	// Pace is the least time between two changes of one object: what comes sooner
+	// waits, and is superseded by what comes after it. 0 paces nothing.
+	Pace time.Duration
 	// ExtendEvery is how often unsettled deliveries are extended.
 	ExtendEvery time.Duration
 	// Observer, if not nil, is told of every record the pump is done with.
@@ -42,6 +45,7 @@ func DefaultPumpConfig() PumpConfig {
 		InitialDelay:    200 * time.Millisecond,
 		MaxDelay:        30 * time.Second,
 		AttemptTimeout:  30 * time.Second,
+		Pace:            100 * time.Millisecond,
 		ExtendEvery:     20 * time.Second,
 	}
 }

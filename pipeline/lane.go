@@ -68,6 +68,8 @@ type lane struct {
 	due   time.Time     // of the next attempt, while waiting
 	timer int           // index in lanes.timers, while waiting
 	again bool          // the attempt that runs came from the retry queue
+	// cooling: while waiting, its item was not tried yet; the object has only just changed.
+	cooling bool
 }
 
 type laneState uint8
@@ -84,6 +86,7 @@ type lanes struct {
 	maxPending, maxRetrying       int
 	maxBytes, maxRetryingBytes    int64
 	maxRunningAgain, runningAgain int
+	pace                          time.Duration
 
 	byRef map[Ref]*lane
 	kinds map[GroupResource]*kindCount
@@ -103,11 +106,22 @@ type lanes struct {
 	unsettled *priority[*item]
 	redone    int        // items with redo
 	fresh     *list.List // items not tried yet, in the order of submission
-	order     uint64     // of the last submission
+	// cool says, for what has changed lately, when it may again; changes are those
+	// in that order.
+	cool    map[Ref]time.Time
+	changes []change
+	order   uint64 // of the last submission
+}
+
+// change is an object that has changed, and when it may again.
+type change struct {
+	ref Ref
+	due time.Time
 }
 
 func newLanes(cfg PumpConfig) *lanes {
 	return &lanes{
+		pace: cfg.Pace, cool: map[Ref]time.Time{},
 		maxPending: cfg.MaxPending, maxRetrying: max(1, cfg.MaxPending/2),
 		maxBytes: cfg.MaxPendingBytes, maxRetryingBytes: cfg.MaxPendingBytes / 2,
 		maxRunningAgain: max(1, cfg.Workers/2),
@@ -146,7 +160,7 @@ func (ls *lanes) add(it *item) (superseded *item) {
 		l = &lane{ref: it.Ref, kind: ls.kind(it.Ref.GroupResource()), cur: it}
 		ls.byRef[it.Ref] = l
 		ls.hold(l, it)
-		ls.enqueue(l, ls.queue)
+		ls.start(l)
 		return nil
 	}
 	former := l.cur
@@ -171,7 +185,7 @@ func (ls *lanes) add(it *item) (superseded *item) {
 		ls.fresh.MoveBefore(it.fresh, superseded.fresh)
 	}
 	ls.drop(superseded)
-	if l.state != running && l.queue != ls.queue {
+	if l.state != running && l.queue != ls.queue && !l.cooling {
 		ls.unqueue(l)
 		ls.enqueue(l, ls.queue)
 	}
@@ -210,7 +224,43 @@ func (ls *lanes) done(it *item) {
 		return
 	}
 	l.next = nil
-	ls.enqueue(l, ls.queue)
+	ls.start(l)
+}
+
+// start queues a lane whose item was not tried yet: at once, or when the object
+// may change again.
+func (ls *lanes) start(l *lane) {
+	due, hot := ls.cool[l.ref]
+	if !hot {
+		ls.enqueue(l, ls.queue)
+		return
+	}
+	l.state, l.due, l.cooling = waiting, due, true
+	ls.timers.push(l)
+}
+
+// changed has the object of ref change again no sooner than the pace allows.
+func (ls *lanes) changed(ref Ref, now time.Time) {
+	if ls.pace <= 0 {
+		return
+	}
+	ls.coolDown(now)
+	due := now.Add(ls.pace)
+	ls.cool[ref] = due
+	ls.changes = append(ls.changes, change{ref, due})
+}
+
+// coolDown forgets changes that are long enough ago.
+func (ls *lanes) coolDown(now time.Time) {
+	n := 0
+	for ; n < len(ls.changes) && !ls.changes[n].due.After(now); n++ {
+		if c := ls.changes[n]; ls.cool[c.ref].Equal(c.due) {
+			delete(ls.cool, c.ref)
+		}
+	}
+	if ls.changes = ls.changes[n:]; len(ls.changes) == 0 {
+		ls.changes = nil // let the backing array go
+	}
 }
 
 // keep keeps the item that was worked on, to be worked on again at due; the
@@ -267,13 +317,18 @@ func (ls *lanes) parkEarly() {
 // dueBy queues every lane whose wait is over and returns when the next one is
 // due, the zero time for never, and whether there were any.
 func (ls *lanes) dueBy(now time.Time) (next time.Time, moved bool) {
+	ls.coolDown(now)
 	for ls.timers.len() > 0 {
 		l := ls.timers.first()
 		if l.due.After(now) {
 			return l.due, moved
 		}
+		q := ls.retryQueue
+		if l.cooling {
+			q = ls.queue
+		}
 		ls.unqueue(l)
-		ls.enqueue(l, ls.retryQueue)
+		ls.enqueue(l, q)
 		moved = true
 	}
 	return time.Time{}, moved
@@ -377,6 +432,7 @@ func (ls *lanes) enqueue(l *lane, q *list.List) {
 func (ls *lanes) unqueue(l *lane) {
 	if l.state == waiting {
 		ls.timers.remove(l)
+		l.cooling = false
 		return
 	}
 	l.queue.Remove(l.place)

@@ -181,6 +181,9 @@ func (p *Pump) admit(ctx context.Context, it *item) (superseded *item, err error
 	superseded = p.lanes.add(it)
 	p.stats.advance(it.Position)
 	p.work.Signal()
+	if it.lane != nil && it.lane.cooling {
+		p.look()
+	}
 	return superseded, nil
 }
 

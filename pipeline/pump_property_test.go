@@ -44,6 +44,7 @@ func drawScene(t *rapid.T) scene {
 			Workers: rapid.IntRange(1, 8).Draw(t, "workers"), MaxPending: rapid.IntRange(1, 30).Draw(t, "pending"),
 			MaxPendingBytes: rapid.Int64Range(1, 1<<20).Draw(t, "bytes"), Attempts: rapid.IntRange(1, 5).Draw(t, "attempts"),
 			InitialDelay: 100 * time.Millisecond, MaxDelay: 2 * time.Second, AttemptTimeout: 5 * time.Second, ExtendEvery: time.Second,
+			Pace: rapid.SampledFrom([]time.Duration{0, 0, 50 * time.Millisecond, time.Second}).Draw(t, "pace"),
 		},
 		seed:      rapid.Uint64().Draw(t, "seed"),
 		transient: rapid.IntRange(0, 50).Draw(t, "transient"), dependency: rapid.IntRange(0, 20).Draw(t, "dependency"),

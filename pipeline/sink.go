@@ -50,3 +50,13 @@ type Parker interface {
 type Observer interface {
 	OnResult(r Record, res Result, err error, attempts int)
 }
+
+// changes reports whether the destination is not as it was.
+func (r Result) changes() bool {
+	switch r {
+	case ResultCreated, ResultConfigured, ResultDeleted, ResultRecreated:
+		return true
+	case ResultUnchanged, ResultSkipped:
+	}
+	return false
+}

@@ -170,7 +170,10 @@ func (l *local) open(ctx context.Context, s site, o StreamOptions, floor pipelin
 	}
 	for _, h := range st.Histories {
 		if !h.Open {
-			continue // it takes no more, and has given back the room it does not use
+			if err := l.giveBack(ctx, s, h.Epoch); err != nil {
+				return st, err
+			}
+			continue
 		}
 		if err := l.ensure(ctx, o.history(s, h.Epoch)); err != nil {
 			return st, err
@@ -191,6 +194,9 @@ func (l *local) open(ctx context.Context, s site, o StreamOptions, floor pipelin
 			return st, err
 		}
 		// On an overlap somebody else was faster: theirs is the newest.
+		if err := l.keepNewest(ctx, s); err != nil {
+			return st, err
+		}
 		l.announce(s)
 	}
 	if err := l.ensure(ctx, o.claims(s)); err != nil {
@@ -217,8 +223,33 @@ func (l *local) begin(ctx context.Context, s site, o StreamOptions, at pipeline.
 		}
 		return st, err
 	}
+	if err := l.keepNewest(ctx, s); err != nil {
+		return st, err
+	}
 	l.announce(s)
 	return l.settle(ctx, s, o)
+}
+
+// keepNewest closes all histories but the newest. A single server checks that no
+// two streams share a subject and enters the new stream in two steps, so two
+// histories that are made at once may both listen. Whoever made the later one
+// sees both here, and everybody agrees on which to keep. What the other took
+// until then is an epoch before.
+func (l *local) keepNewest(ctx context.Context, s site) error {
+	st, err := l.histories(ctx, s)
+	if err != nil {
+		return err
+	}
+	newest, _ := st.newest()
+	for _, h := range st.Histories {
+		if !h.Open || h.Epoch == newest.Epoch {
+			continue
+		}
+		if err := l.closeHistory(ctx, s, h.Epoch); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // announce tells followers of a new epoch. Who misses it finds out by looking.
@@ -229,30 +260,50 @@ func (l *local) announce(s site) {
 }
 
 // closeHistory takes the subjects away from a history, so that the next one can
-// have them: at every moment at most one history listens. The server reserves
-// what a stream may occupy; a closed one gives back what it does not, or a disk
-// made for one epoch would have no room for the next.
+// have them: at every moment at most one history listens.
 func (l *local) closeHistory(ctx context.Context, s site, epoch string) error {
 	err := l.conn.do(ctx, func(ctx context.Context) error {
 		stream, err := l.conn.js.Stream(ctx, s.history(epoch))
 		if err != nil {
 			return err
 		}
-		info := stream.CachedInfo()
-		cfg := info.Config
+		cfg := stream.CachedInfo().Config
 		cfg.Subjects = []string{s.closed(epoch)}
-		cfg.MaxBytes = int64(max(info.State.Bytes, closedRoom)) //nolint:gosec // a size on disk
 		_, err = l.conn.js.UpdateStream(ctx, cfg)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("close epoch %s of site %q: %w", epoch, s.name, err)
 	}
-	return nil
+	return l.giveBack(ctx, s, epoch)
 }
 
 // closedRoom is the least a closed history may occupy, in bytes.
 const closedRoom = 1 << 20
+
+// giveBack has a closed history give back the room that it does not use. The
+// server reserves what a stream may occupy, and a disk made for one epoch would
+// have no room for the next.
+func (l *local) giveBack(ctx context.Context, s site, epoch string) error {
+	err := l.conn.do(ctx, func(ctx context.Context) error {
+		stream, err := l.conn.js.Stream(ctx, s.history(epoch))
+		if err != nil {
+			return err
+		}
+		info := stream.CachedInfo()
+		cfg, room := info.Config, int64(max(info.State.Bytes, closedRoom)) //nolint:gosec // G115: a size on disk
+		if cfg.MaxBytes > 0 && cfg.MaxBytes <= room {
+			return nil
+		}
+		cfg.MaxBytes = room
+		_, err = l.conn.js.UpdateStream(ctx, cfg)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("give back the room of epoch %s of site %q: %w", epoch, s.name, err)
+	}
+	return nil
+}
 
 // settle brings the current stream up to date with the histories. It takes up
 // one epoch at a time, and the next one only once it has all of that, so that an
