@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"os"
 	"strconv"
 	"sync"
@@ -139,24 +138,32 @@ func TestAppendLargerThanTheHistory(t *testing.T) {
 }
 
 func Example() {
+	if err := example(context.Background()); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// durable at sequence 1
+	// prod-nyc configmaps shop/prices: {"apiVersion":"v1","kind":"ConfigMap","data":{"tea":"3"}}
+}
+
+func example(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "log-*")
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	ctx := context.Background()
 	cfg := DefaultServerConfig()
 	cfg.StoreDir, cfg.MinFree, cfg.MaxStore = dir, 0, 64<<30
 	server, err := StartServer(ctx, cfg)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	conn, err := Connect(ctx, ConnectConfig{InProcess: server, Name: "example"})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	writer, err := conn.Writer(ctx, "prod-nyc", DefaultStreamOptions())
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	ref := pipeline.Ref{Site: "prod-nyc", Resource: "configmaps", Namespace: "shop", Name: "prices"}
 	body := []byte(`{"apiVersion":"v1","kind":"ConfigMap","data":{"tea":"3"}}`)
@@ -165,19 +172,14 @@ func Example() {
 		Observed: time.Now(), Digest: pipeline.DigestOf(body), Body: body,
 	}})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	fmt.Println("durable at sequence", at.Seq)
+	fmt.Println("durable at sequence", at.Seq) //nolint:forbidigo // an example tells
 	for record, err := range conn.History("prod-nyc").Current(ctx, pipeline.Query{}) {
 		if err != nil {
-			log.Fatal(err)
+			return err
 		}
-		fmt.Printf("%s: %s\n", record.Ref, record.Body)
+		fmt.Printf("%s: %s\n", record.Ref, record.Body) //nolint:forbidigo // an example tells
 	}
-	if err := errors.Join(conn.Close(), server.Shutdown(ctx), os.RemoveAll(dir)); err != nil {
-		log.Fatal(err)
-	}
-	// Output:
-	// durable at sequence 1
-	// prod-nyc configmaps shop/prices: {"apiVersion":"v1","kind":"ConfigMap","data":{"tea":"3"}}
+	return errors.Join(conn.Close(), server.Shutdown(ctx), os.RemoveAll(dir))
 }
