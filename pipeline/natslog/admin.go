@@ -130,33 +130,29 @@ func (l *local) histories(ctx context.Context, s site) (siteState, error) {
 // stands on its last message: it takes up the histories in order.
 func (l *local) currentState(ctx context.Context, s site, st *siteState) error {
 	return l.conn.do(ctx, func(ctx context.Context) error {
-		for try := 0; ; try++ {
-			stream, err := l.conn.js.Stream(ctx, s.current())
-			if errors.Is(err, jetstream.ErrStreamNotFound) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("read stream %q: %w", s.current(), err)
-			}
-			info := stream.CachedInfo()
-			for _, source := range info.Config.Sources {
-				if epoch, ok := s.epochOf(source.Name); ok {
-					st.Sourced = max(st.Sourced, epoch)
-				}
-			}
-			if st.CurrentLast = info.State.LastSeq; info.State.Msgs == 0 {
-				return nil
-			}
-			last, err := stream.GetMsg(ctx, info.State.LastSeq)
-			if err == nil {
-				st.Through, _, _ = s.originOf(last.Header.Get(headerStreamSource))
-				return nil
-			}
-			// A message of the same subject may have taken its place.
-			if !errors.Is(err, jetstream.ErrMsgNotFound) || try == stateRetries {
-				return fmt.Errorf("read the end of stream %q: %w", s.current(), err)
+		stream, err := l.conn.js.Stream(ctx, s.current())
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read stream %q: %w", s.current(), err)
+		}
+		for _, source := range stream.CachedInfo().Config.Sources {
+			if epoch, ok := s.epochOf(source.Name); ok {
+				st.Sourced = max(st.Sourced, epoch)
 			}
 		}
+		// By subject, not by sequence: at any sequence a newer message may take its place.
+		last, err := stream.GetLastMsgForSubject(ctx, s.currentAll())
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the end of stream %q: %w", s.current(), err)
+		}
+		st.CurrentLast = last.Sequence
+		st.Through, _, _ = s.originOf(last.Header.Get(headerStreamSource))
+		return nil
 	})
 }
 
