@@ -1,0 +1,74 @@
+package natslog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// makeConsumer makes the consumer so that it begins with the next record, in
+// place of one that is there already. Unless first is set, only our own is replaced.
+func (s *subscription) makeConsumer(ctx context.Context, first bool) error {
+	stream := s.h.site.history(s.epoch)
+	cfg := jetstream.ConsumerConfig{
+		Name:              s.name,
+		Description:       "follows the history of site " + s.h.site.name,
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       s.next,
+		AckPolicy:         jetstream.AckExplicitPolicy,
+		AckWait:           followAckWait,
+		MaxDeliver:        -1,
+		MaxAckPending:     followPending,
+		MemoryStorage:     true,
+		InactiveThreshold: followIdle,
+		Metadata:          map[string]string{metaFollow: s.nonce},
+	}
+	var consumer jetstream.Consumer
+	var err error
+	for try := 0; ; try++ {
+		// Different each time: making a consumer that exists with the same
+		// configuration would go on with it, and with what it has delivered.
+		cfg.Metadata[metaAttempt] = strconv.FormatUint(s.generation.Add(1), 10)
+		if first || try > 0 {
+			err := s.h.conn.do(ctx, func(ctx context.Context) error { return s.h.conn.js.DeleteConsumer(ctx, stream, s.name) })
+			if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+				return fmt.Errorf("replace consumer %q: %w", s.name, err)
+			}
+		}
+		consumer, err = s.create(ctx, stream, cfg)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, jetstream.ErrConsumerExists) || try >= followRetries {
+			return fmt.Errorf("create consumer %q: %w", s.name, err)
+		}
+		if first {
+			continue
+		}
+		mine, err := s.lookUp(ctx)
+		switch {
+		case err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound):
+			return fmt.Errorf("look up consumer %q: %w", s.name, err)
+		case err == nil && !mine:
+			return ErrSuperseded
+		}
+	}
+	s.counted = 0
+	s.messages, err = consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, s.h.conn.pullLimit()),
+		jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
+	if err != nil {
+		return fmt.Errorf("read from consumer %q: %w", s.name, err)
+	}
+	return nil
+}
+
+func (s *subscription) create(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (consumer jetstream.Consumer, err error) {
+	err = s.h.conn.do(ctx, func(ctx context.Context) error {
+		consumer, err = s.h.conn.js.CreateConsumer(ctx, stream, cfg)
+		return err
+	})
+	return consumer, err
+}
