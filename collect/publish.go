@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -129,10 +130,18 @@ func (t *term) writeFlights(ctx context.Context, flights []flight) error {
 	}
 	switch {
 	case err == nil:
+		type sort struct {
+			kind pipeline.GroupResource
+			op   pipeline.Op
+		}
+		written := map[sort]int64{}
 		for _, f := range flights {
 			t.outbox.settle(f.lane, f.planned, nil)
-			telemetry.Add(ctx, telemetry.MetricCollectEvents, 1, telemetry.String(telemetry.KeySite, t.site),
-				telemetry.String(telemetry.KeyKind, f.Ref.GroupResource().String()), telemetry.String(telemetry.KeyOp, f.Op.String()))
+			written[sort{f.Ref.GroupResource(), f.Op}]++
+		}
+		for w, n := range written {
+			telemetry.Add(ctx, telemetry.MetricCollectEvents, n, telemetry.String(telemetry.KeySite, t.site),
+				telemetry.String(telemetry.KeyKind, w.kind.String()), telemetry.String(telemetry.KeyOp, w.op.String()))
 		}
 		telemetry.Add(ctx, telemetry.MetricPublishEvents, int64(len(flights)), telemetry.String(telemetry.KeySite, t.site))
 		return nil
@@ -204,7 +213,11 @@ func (t *term) writeHeartbeat(ctx context.Context) error {
 	if _, err := t.write(ctx, []pipeline.Event{event}); err != nil {
 		return err
 	}
-	t.complete.Store(h.Complete)
+	if h.Complete && h.Outbox == 0 && !t.complete.Load() {
+		// All bodies have passed through once: what that took is given back.
+		debug.FreeOSMemory()
+	}
+	t.complete.Store(h.Complete && (h.Outbox == 0 || t.complete.Load()))
 	t.started.Store(true)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"syscall"
 	"text/tabwriter"
@@ -64,10 +65,22 @@ func main() {
 func run(ctx context.Context) error {
 	only := flag.String("only", "", "run one benchmark")
 	out := flag.String("out", "", "write the figures there (default test/bench/results.json)")
+	profile := flag.String("cpuprofile", "", "write a CPU profile of this process there")
 	yardstick := flag.String("yardstick-informer", "", "internal: hold all ConfigMaps of this kubeconfig in a plain informer until killed")
 	flag.Parse()
 	if *yardstick != "" {
 		return plainInformer(ctx, *yardstick)
+	}
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return fmt.Errorf("write the profile: %w", err)
+		}
+		defer func() { _ = f.Close() }()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return fmt.Errorf("start the profile: %w", err)
+		}
+		defer pprof.StopCPUProfile()
 	}
 	if *out == "" {
 		root, err := world.Root()
