@@ -73,6 +73,7 @@ var homes = map[string]home{
 	"github.com/tidwall":           {in: []string{"kube", "collect", "apply", "transform"}},
 	"github.com/cenkalti/backoff":  {in: []string{"pipeline", "pipeline/natslog", "kube", "collect", "apply", "replay"}},
 	"github.com/fsnotify/fsnotify": {in: []string{"internal/app"}},
+	"github.com/robfig/cron":       {in: []string{"replay"}},
 	"github.com/go-logr":           {in: []string{"telemetry", "kube", "control"}},
 	"github.com/prometheus":        {in: []string{"telemetry", "telemetry/telemetrytest"}},
 	"go.opentelemetry.io":          {in: []string{"telemetry", "telemetry/telemetrytest"}},
