@@ -37,7 +37,8 @@ func newTerm(tb testing.TB, writer pipeline.Writer) *term {
 	}
 	made := &rules{cfg: cfg, selector: selector, cleaner: cleaner}
 	return &term{
-		site: testSite, writer: writer, outbox: newOutbox(testSite, int(cfg.Outbox.MaxBytes), newInventory()),
+		settled: func() {},
+		site:    testSite, writer: writer, outbox: newOutbox(testSite, int(cfg.Outbox.MaxBytes), newInventory()),
 		log: slog.New(slog.DiscardHandler), rules: func() *rules { return made }, beatNow: make(chan struct{}, 1),
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
-// Settings are what a Collector works with. All but OwnNamespace are required.
+// Settings are what a Collector works with. All but OwnNamespace and Settled are required.
 type Settings struct {
 	// Site is the name of the source.
 	Site string
@@ -29,7 +29,10 @@ type Settings struct {
 	OpenWriter func(ctx context.Context) (pipeline.Writer, error)
 	History    pipeline.History
 	Config     Config
-	Log        *slog.Logger
+	// Settled, if not nil, is called when all that there was at the start is in the log: the most
+	// memory has been used until then. It is called from the goroutine that writes.
+	Settled func()
+	Log     *slog.Logger
 }
 
 // Collector collects from one site.
@@ -49,6 +52,9 @@ type rules struct {
 
 // New makes a Collector. An error is one of configuration.
 func New(s Settings) (*Collector, error) {
+	if s.Settled == nil {
+		s.Settled = func() {}
+	}
 	if s.Site == "" || s.Source == nil || s.OpenWriter == nil || s.History == nil || s.Log == nil {
 		return nil, errors.New("collector needs a site, a source, a history, its writer and a logger")
 	}
@@ -135,6 +141,7 @@ type term struct {
 	log         *slog.Logger
 	rules       func() *rules
 	newKinds    chan struct{}
+	settled     func()
 	beatNow     chan struct{}
 	started     atomic.Bool // a heartbeat is in the log
 	complete    atomic.Bool // and it says that every kind was listed

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -214,8 +213,7 @@ func (t *term) writeHeartbeat(ctx context.Context) error {
 		return err
 	}
 	if h.Complete && h.Outbox == 0 && !t.complete.Load() {
-		// All bodies have passed through once: what that took is given back.
-		debug.FreeOSMemory()
+		t.settled()
 	}
 	t.complete.Store(h.Complete && (h.Outbox == 0 || t.complete.Load()))
 	t.started.Store(true)

@@ -63,13 +63,7 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 	fs.Float32Var(&o.kube.QPS, "qps", o.kube.QPS, "most requests per second to the API server; 0 leaves it to the workers of the Replications and the server's priority and fairness")
 	fs.IntVar(&o.kube.Burst, "burst", o.kube.Burst, "most requests at once beyond --qps")
 
-	fs.StringVar(&o.nats.URL, "nats-url", o.nats.URL, "address of the log: nats://host:4222, several separated by commas; the log is embedded here if not given")
-	fs.StringVar(&o.nats.CredsFile, "nats-creds", o.nats.CredsFile, "file with NATS credentials (JWT and seed)")
-	fs.StringVar(&o.nats.NKeySeedFile, "nats-nkey", o.nats.NKeySeedFile, "file with a NATS nkey seed")
-	fs.StringVar(&o.nats.CAFile, "nats-ca", o.nats.CAFile, "file with the CA certificates that the log's certificate is checked against")
-	fs.StringVar(&o.nats.CertFile, "nats-cert", o.nats.CertFile, "file with the client certificate for the log")
-	fs.StringVar(&o.nats.KeyFile, "nats-key", o.nats.KeyFile, "file with the client certificate's key")
-	fs.StringVar(&o.nats.InboxPrefix, "nats-inbox-prefix", o.nats.InboxPrefix, "where answers of the log arrive; NATS's default if not given")
+	app.RegisterConnection(fs, &o.nats, "; the log is embedded here if not given", "NATS's default if not given")
 	fs.DurationVar(&o.deadLetters.MaxAge, "dead-letters-max-age", o.deadLetters.MaxAge, "age at which a dead letter that nobody cared for goes")
 	fs.IntVar(&o.deadLetters.Replicas, "dead-letters-replicas", o.deadLetters.Replicas, "servers of a NATS cluster that hold each dead letter: 1, 3 or 5")
 
@@ -93,14 +87,11 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 // embedded reports whether the log lives in this process.
 func (o *options) embedded() bool { return o.nats.URL == "" }
 
-// ofEmbedded and ofConnection are the flags that mean something for one of the two kinds of log only.
-var (
-	ofEmbedded = []string{
-		"store-dir", "nats-listen", "nats-users-file", "nats-no-auth", "nats-no-tls", "nats-tls-cert", "nats-tls-key", "nats-tls-client-ca",
-		"store-max-bytes", "store-min-free", "store-sync-always",
-	}
-	ofConnection = []string{"nats-creds", "nats-nkey", "nats-ca", "nats-cert", "nats-key", "nats-inbox-prefix"}
-)
+// ofEmbedded are the flags that mean something for an embedded log only.
+var ofEmbedded = []string{
+	"store-dir", "nats-listen", "nats-users-file", "nats-no-auth", "nats-no-tls", "nats-tls-cert", "nats-tls-key", "nats-tls-client-ca",
+	"store-max-bytes", "store-min-free", "store-sync-always",
+}
 
 var destinationName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
@@ -122,7 +113,7 @@ func (o *options) validate(set func(flag string) bool) error {
 	}
 	if o.embedded() {
 		errs = append(errs, o.completeServer())
-		for _, flag := range ofConnection {
+		for _, flag := range app.ConnectionFlags {
 			if set(flag) {
 				errs = append(errs, fmt.Errorf("--%s is for a log elsewhere: give --nats-url too, or leave it out", flag))
 			}

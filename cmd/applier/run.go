@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"time"
 
@@ -43,9 +42,6 @@ const (
 	// knownAfterStart to one that did not answer before.
 	knownWithin     = 3 * time.Second
 	knownAfterStart = time.Minute
-
-	firstDelay = time.Second
-	lastDelay  = 30 * time.Second
 )
 
 // run runs the parts in order: the log, then what applies from it. An embedded log
@@ -123,26 +119,15 @@ func free(ctx context.Context, address string) error {
 }
 
 // connect connects to the log and holds the connection until ctx ends. It waits for a log that cannot
-// be reached yet; what waiting does not mend ends the program.
+// be reached yet.
 func (p *program) connect(ctx context.Context, ready func()) (err error) {
 	if err := p.nameDestination(ctx); err != nil {
 		return err
 	}
 	cfg := p.options.nats
 	cfg.Name, cfg.Log, cfg.InProcess = "applier of "+p.options.destination, p.log, p.server
-	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
-		p.conn, err = natslog.Connect(ctx, cfg)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, natslog.ErrUnreachable) {
-			return fmt.Errorf("%w: check --nats-url and the credentials and certificates given with --nats-…", err)
-		}
-		p.log.WarnContext(ctx, "waiting for the log: check --nats-url and the network if it should be there",
-			telemetry.KeyError, err, telemetry.KeyDuration, delay)
-		if !sleep(ctx, delay) {
-			return nil
-		}
+	if p.conn, err = app.ConnectLog(ctx, cfg); err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, p.conn.Close()) }()
 	p.health.Ready("log", func(context.Context) error { return p.conn.Healthy() })
@@ -176,7 +161,8 @@ func (p *program) nameDestination(ctx context.Context) error {
 // Beside an embedded log it waits for one that does not answer.
 func (p *program) reach(ctx context.Context, ready func()) error {
 	grace := knownWithin
-	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
+	var delay app.Delay
+	for {
 		err := p.ping(ctx)
 		if err == nil {
 			break
@@ -184,9 +170,10 @@ func (p *program) reach(ctx context.Context, ready func()) error {
 		if !p.options.embedded() || pipeline.ClassOf(err) != pipeline.Transient || kube.IsUnauthorized(err) {
 			return err
 		}
-		p.log.WarnContext(ctx, "waiting for the API server; the log goes on", telemetry.KeyError, err, telemetry.KeyDuration, delay)
+		next := delay.Next()
+		p.log.WarnContext(ctx, "waiting for the API server; the log goes on", telemetry.KeyError, err, telemetry.KeyDuration, next)
 		grace = knownAfterStart
-		if !sleep(ctx, delay) {
+		if !app.Wait(ctx, next) {
 			return nil
 		}
 	}
@@ -212,7 +199,7 @@ func (p *program) checkInstalled(ctx context.Context, grace time.Duration) error
 	defer cancel()
 	gr := pipeline.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "replications"}
 	kind, err := p.client.Kind(ctx, gr)
-	for begin := time.Now(); pipeline.ClassOf(err) == pipeline.Dependency && time.Since(begin) < grace && sleep(ctx, firstDelay); {
+	for begin := time.Now(); pipeline.ClassOf(err) == pipeline.Dependency && time.Since(begin) < grace && app.Wait(ctx, time.Second); {
 		p.client.ForgetKinds()
 		kind, err = p.client.Kind(ctx, gr)
 	}
@@ -252,17 +239,5 @@ func (l *look) failed(err error) {
 	if err != nil && pipeline.ClassOf(err) != pipeline.Transient {
 		l.err = err
 		l.end()
-	}
-}
-
-// sleep waits for about d and returns true, or false if ctx ends.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d/2 + rand.N(d)) //nolint:gosec // G404: jitter, not a secret
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

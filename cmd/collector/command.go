@@ -60,16 +60,8 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 	fs.Float32Var(&o.kube.QPS, "qps", o.kube.QPS, "most requests per second to the API server, watches' events apart; 0 leaves it to the server's priority and fairness")
 	fs.IntVar(&o.kube.Burst, "burst", o.kube.Burst, "most requests at once beyond --qps")
 
-	fs.StringVar(&o.nats.URL, "nats-url", o.nats.URL, "address of the log: nats://host:4222, several separated by commas (required)")
-	fs.StringVar(&o.nats.CredsFile, "nats-creds", o.nats.CredsFile, "file with NATS credentials (JWT and seed)")
-	fs.StringVar(&o.nats.NKeySeedFile, "nats-nkey", o.nats.NKeySeedFile, "file with a NATS nkey seed")
-	fs.StringVar(&o.nats.CAFile, "nats-ca", o.nats.CAFile, "file with the CA certificates that the log's certificate is checked against")
-	fs.StringVar(&o.nats.CertFile, "nats-cert", o.nats.CertFile, "file with the client certificate for the log")
-	fs.StringVar(&o.nats.KeyFile, "nats-key", o.nats.KeyFile, "file with the client certificate's key")
-	fs.StringVar(&o.nats.InboxPrefix, "nats-inbox-prefix", o.nats.InboxPrefix, "where answers of the log arrive; the site's own prefix if not given")
-	fs.Int64Var(&o.streams.MaxBytes, "history-max-bytes", o.streams.MaxBytes, "size of the history at which its oldest events go")
-	fs.DurationVar(&o.streams.MaxAge, "history-max-age", o.streams.MaxAge, "age at which events of the history go")
-	fs.IntVar(&o.streams.Replicas, "history-replicas", o.streams.Replicas, "servers of a NATS cluster that hold each event: 1, 3 or 5")
+	app.RegisterConnection(fs, &o.nats, " (required)", "the site's own prefix if not given")
+	app.RegisterStreams(fs, &o.streams)
 
 	fs.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "collect only while this process holds a lease in the cluster; needed when several run (default: true in a Pod)")
 	fs.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the lease, and not collected")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dr-syncer/dr-syncer/collect"
+	"github.com/dr-syncer/dr-syncer/internal/app"
 	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
@@ -46,7 +47,7 @@ func (f configFile) watch(ctx context.Context, log *slog.Logger, apply func(coll
 		return
 	}
 	problem := ""
-	for sleep(ctx, configPoll) {
+	for app.Wait(ctx, configPoll) {
 		next, err := readConfig(f.path)
 		if err == nil && !bytes.Equal(next.text, f.text) {
 			if err = apply(next.parsed); err == nil {

@@ -3,9 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	"runtime/debug"
 	"time"
 
 	"github.com/dr-syncer/dr-syncer/collect"
@@ -43,32 +42,13 @@ func (p *program) run(ctx context.Context) error {
 	}, units...)
 }
 
-// The delays between two attempts to reach the log at the start.
-const (
-	firstDelay = time.Second
-	lastDelay  = 30 * time.Second
-)
-
 // connect connects to the log and holds the connection until ctx ends. It waits for a log that cannot be
-// reached yet, since the other site may be started later; what waiting does not
-// mend ends the program.
-func (p *program) connect(ctx context.Context, ready func()) error {
+// reached yet, since the other site may be started later.
+func (p *program) connect(ctx context.Context, ready func()) (err error) {
 	cfg := p.options.nats
 	cfg.Log = p.log
-	for delay := firstDelay; p.conn == nil; delay = min(2*delay, lastDelay) {
-		conn, err := natslog.Connect(ctx, cfg)
-		switch {
-		case err == nil:
-			p.conn = conn
-		case !errors.Is(err, natslog.ErrUnreachable):
-			return fmt.Errorf("%w: check --nats-url and the credentials and certificates given with --nats-…", err)
-		default:
-			p.log.WarnContext(ctx, "waiting for the log: check --nats-url and the network if it should be there",
-				telemetry.KeyError, err, telemetry.KeyDuration, delay)
-			if !sleep(ctx, delay) {
-				return nil
-			}
-		}
+	if p.conn, err = app.ConnectLog(ctx, cfg); err != nil {
+		return err
 	}
 	ready()
 	<-ctx.Done()
@@ -83,6 +63,7 @@ func (p *program) collect(ctx context.Context, health *app.Health, ready func())
 			return p.conn.Writer(ctx, p.options.site, p.options.streams)
 		},
 		History: p.conn.History(p.options.site), Config: p.config.parsed, Log: p.log,
+		Settled: debug.FreeOSMemory, // what the bodies of the first lists took is given back
 	})
 	if err != nil {
 		return err
@@ -106,7 +87,8 @@ func (p *program) collect(ctx context.Context, health *app.Health, ready func())
 		stop()
 		<-reloading
 	}()
-	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
+	var delay app.Delay
+	for {
 		begin := time.Now()
 		err := collector.Run(ctx)
 		if !errors.Is(err, pipeline.ErrFenced) {
@@ -114,24 +96,8 @@ func (p *program) collect(ctx context.Context, health *app.Health, ready func())
 		}
 		p.log.ErrorContext(ctx, "another collector writes to the history of this site, starting over: "+
 			"give every cluster a --site of its own, and let replicas use --leader-elect", telemetry.KeySite, p.options.site)
-		if time.Since(begin) > 2*lastDelay {
-			delay = firstDelay
-		}
-		if !sleep(ctx, delay) {
+		if !app.Wait(ctx, delay.NextAfter(begin)) {
 			return nil
 		}
-	}
-}
-
-// sleep waits and returns true, or false if ctx ends. It waits up to a fifth more or less than d, so
-// that collectors which lost the log together do not come back together.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(time.Duration((0.8 + 0.4*rand.Float64()) * float64(d))) //nolint:gosec // not for secrets
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

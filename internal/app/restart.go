@@ -3,16 +3,9 @@ package app
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"github.com/dr-syncer/dr-syncer/telemetry"
-)
-
-// The delays between two rounds of a Restarting unit.
-const (
-	firstDelay = time.Second
-	lastDelay  = 30 * time.Second
 )
 
 // Restarting makes one unit of several, so that their failure does not end what
@@ -23,7 +16,8 @@ const (
 func Restarting(name string, log *slog.Logger, build func() []Unit) Unit {
 	return Unit{Name: name, Run: func(ctx context.Context, ready func()) error {
 		worked := false
-		for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
+		var delay Delay
+		for {
 			begin := time.Now()
 			err := supervise(ctx, log, func(u *Unit) {
 				if u == nil {
@@ -34,14 +28,9 @@ func Restarting(name string, log *slog.Logger, build func() []Unit) Unit {
 			if ctx.Err() != nil || !worked {
 				return err
 			}
-			if time.Since(begin) > 2*lastDelay {
-				delay = firstDelay
-			}
-			wait := delay/2 + rand.N(delay) //nolint:gosec // G404: jitter, not a secret
+			wait := delay.NextAfter(begin)
 			log.ErrorContext(ctx, "starting over", telemetry.KeyUnit, name, telemetry.KeyError, err, telemetry.KeyDuration, wait)
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
+			if !Wait(ctx, wait) {
 				return nil
 			}
 		}

@@ -1,0 +1,63 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/pflag"
+
+	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// ConnectionFlags are the flags of RegisterConnection but --nats-url: what they say is of use for a
+// log elsewhere only.
+var ConnectionFlags = []string{"nats-creds", "nats-nkey", "nats-ca", "nats-cert", "nats-key", "nats-inbox-prefix"}
+
+// RegisterConnection makes flags of how to connect to the log. noURL and noInbox say what holds if there
+// is no address, and no inbox prefix.
+func RegisterConnection(fs *pflag.FlagSet, c *natslog.ConnectConfig, noURL, noInbox string) {
+	fs.StringVar(&c.URL, "nats-url", c.URL, "address of the log: nats://host:4222, several separated by commas"+noURL)
+	fs.StringVar(&c.CredsFile, "nats-creds", c.CredsFile, "file with NATS credentials (JWT and seed)")
+	fs.StringVar(&c.NKeySeedFile, "nats-nkey", c.NKeySeedFile, "file with a NATS nkey seed")
+	fs.StringVar(&c.CAFile, "nats-ca", c.CAFile, "file with the CA certificates that the log's certificate is checked against")
+	fs.StringVar(&c.CertFile, "nats-cert", c.CertFile, "file with the client certificate for the log")
+	fs.StringVar(&c.KeyFile, "nats-key", c.KeyFile, "file with the client certificate's key")
+	fs.StringVar(&c.InboxPrefix, "nats-inbox-prefix", c.InboxPrefix, "where answers of the log arrive; "+noInbox)
+}
+
+// RegisterStreams makes flags of the limits of a site's streams.
+func RegisterStreams(fs *pflag.FlagSet, o *natslog.StreamOptions) {
+	fs.Int64Var(&o.MaxBytes, "history-max-bytes", o.MaxBytes, "size of the history at which its oldest events go")
+	fs.DurationVar(&o.MaxAge, "history-max-age", o.MaxAge, "age at which events of the history go")
+	fs.IntVar(&o.Replicas, "history-replicas", o.Replicas, "servers of a NATS cluster that hold each event: 1, 3 or 5")
+	fs.Int64Var(&o.CurrentMaxBytes, "current-max-bytes", o.CurrentMaxBytes, "size of the current state (the last event of each object) beyond which it is read from the history; it should hold all of it")
+	fs.Int64Var(&o.ClaimsMaxBytes, "large-max-bytes", o.ClaimsMaxBytes, "size of the store of objects too large for one message; when it is full they wait for room and the others go on")
+}
+
+// ConnectLog connects to the log. It waits, and says so, for one that cannot be reached yet; what
+// waiting does not mend is an error. It returns ctx's error if that ends.
+func ConnectLog(ctx context.Context, cfg natslog.ConnectConfig) (*natslog.Conn, error) {
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	var delay Delay
+	for {
+		conn, err := natslog.Connect(ctx, cfg)
+		switch {
+		case err == nil:
+			return conn, nil
+		case !errors.Is(err, natslog.ErrUnreachable):
+			return nil, fmt.Errorf("%w: check --nats-url and the credentials and certificates given with --nats-…", err)
+		}
+		next := delay.Next()
+		log.WarnContext(ctx, "waiting for the log: check --nats-url and the network if it should be there",
+			telemetry.KeyError, err, telemetry.KeyDuration, next)
+		if !Wait(ctx, next) {
+			return nil, ctx.Err()
+		}
+	}
+}
