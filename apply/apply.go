@@ -12,6 +12,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/telemetry"
+	"github.com/dr-syncer/dr-syncer/transform"
 )
 
 // Client is what an Applier needs of an API server; *kube.Client is one.
@@ -22,13 +23,6 @@ type Client interface {
 	ForgetKinds()
 }
 
-// Transform changes an object on its way, before namespaces are mapped and marks
-// are set. It must be safe for concurrent use and must not change body in place. A nil body
-// without an error means that the object is not wanted here.
-type Transform interface {
-	Transform(ctx context.Context, ref pipeline.Ref, body []byte) ([]byte, error)
-}
-
 // Settings wire an Applier.
 type Settings struct {
 	// Namespace and Name are the Replication's.
@@ -37,8 +31,10 @@ type Settings struct {
 	Client          Client
 	// Inventory is that of Client's server and runs already, or will.
 	Inventory *Inventory
-	// Transform may be nil.
-	Transform Transform
+	// Rules rewrite the objects on their way, before namespaces are mapped and marks are
+	// set; nil for none. Destination is this site's name, for rules that ask.
+	Rules       *transform.Set
+	Destination string
 	// Protected are destination namespaces that are never written to, beside the cluster's
 	// own: that of DR-Syncer itself.
 	Protected []string
@@ -51,12 +47,13 @@ type Settings struct {
 // maxRounds bounds how often one attempt decides anew because the copy was not what it seemed.
 const maxRounds = 4
 
-// Applier applies the records of one source for one Replication. It is a
-// pipeline.Sink.
+// Applier applies the records of one source for one Replication, with one set of rules. It
+// is a pipeline.Sink.
 type Applier struct {
 	client    Client
 	inventory *Inventory
-	transform Transform
+	rules     *transform.Set
+	env       transform.Env
 	selector  *Selector
 	rewriter  rewriter
 	policy    policy
@@ -77,7 +74,7 @@ func New(s Settings) (*Applier, error) {
 	a := &Applier{
 		client:    s.Client,
 		inventory: s.Inventory,
-		transform: s.Transform,
+		rules:     s.Rules,
 		selector:  selector,
 		policy: policy{
 			mark:     Mark(s.Namespace, s.Name),
@@ -94,7 +91,11 @@ func New(s Settings) (*Applier, error) {
 	if s.Spec.ImmutablePolicy != nil {
 		a.immutable = *s.Spec.ImmutablePolicy
 	}
-	a.rewriter = rewriter{mark: a.policy.mark, place: selector.place, mapNamespace: selector.MapNamespace}
+	a.rewriter = rewriter{mark: a.policy.mark, mapNamespace: selector.MapNamespace}
+	a.env = transform.Env{
+		SourceSite: s.Spec.Source.Site, DestinationSite: s.Destination, ReplicationNamespace: s.Namespace, ReplicationName: s.Name,
+		Protected: func(namespace string) bool { return a.protects(selector.MapNamespace(namespace)) },
+	}
 	a.inventory.recount(a.policy.mark)
 	return a, nil
 }
@@ -129,85 +130,60 @@ func (a *Applier) Synced() map[pipeline.GroupResource]int64 {
 	return a.inventory.Synced(a.policy.mark)
 }
 
-// Apply implements pipeline.Sink: one server-side apply, one delete, or nothing.
+// Apply implements pipeline.Sink: for each copy that the record's object has or should
+// have, one server-side apply, one delete, or nothing.
 func (a *Applier) Apply(ctx context.Context, r pipeline.Record) (pipeline.Result, error) {
 	switch r.Op {
 	case pipeline.OpPut:
-		d, err := a.desire(ctx, r)
-		if err != nil || d == nil {
-			a.leave(r)
-		}
+		w, err := a.desire(ctx, r)
 		switch {
 		case err != nil:
+			a.leave(r, false)
 			return "", err
-		case d == nil:
+		case w.fate != wanted:
+			a.leave(r, w.fate == unwanted)
 			return pipeline.ResultSkipped, nil
 		}
-		return a.traced(ctx, r, d)
+		return a.traced(ctx, r, w.copies)
 	case pipeline.OpDelete:
 		if !a.selector.Kind(r.Ref.GroupResource()) {
 			return pipeline.ResultSkipped, nil
 		}
-		d := &desired{}
-		d.namespace, d.name = a.selector.place(r.Ref)
-		return a.traced(ctx, r, d)
+		return a.traced(ctx, r, nil)
 	case pipeline.OpRelease:
-		a.leave(r)
+		a.leave(r, false)
 	case pipeline.OpHeartbeat:
 	}
 	return pipeline.ResultSkipped, nil
 }
 
-// leave learns that the copy of a record's object, if there is one, is not what
-// the log says.
-func (a *Applier) leave(r pipeline.Record) {
+// leave learns that the copies of a record's object, if there are any, are not what
+// the log says. unwanted says that they are not to be: others may have them.
+func (a *Applier) leave(r pipeline.Record, unwanted bool) {
 	if s := a.inventory.known(r.Ref.GroupResource()); s != nil {
-		namespace, name := a.selector.place(r.Ref)
-		s.release(key{namespace, name}, a.policy.mark, originOf(r))
+		for _, k := range a.places(r.Ref, s.straysOf(r.Ref)) {
+			s.release(k, a.policy.mark, r, unwanted)
+		}
 	}
 }
 
-// desire makes what a put wants; nil if it is not selected.
-func (a *Applier) desire(ctx context.Context, r pipeline.Record) (d *desired, err error) {
-	ctx, span := telemetry.StartSpan(ctx, telemetry.SpanTransform, attrs(r))
-	defer func() { span.End(err) }()
-	switch a.selector.object(r.Ref, r.Body) {
-	case unselected:
-		return nil, nil //nolint:nilnil // not selected is an answer
-	case undecided:
-		return nil, pipeline.WithClass(pipeline.Dependency,
-			fmt.Errorf("select %s: the labels of its namespace are not known yet", r.Ref))
-	case selected:
+// place is where the copy of ref is unless rules have put it elsewhere.
+func (a *Applier) place(ref pipeline.Ref) key {
+	namespace, name := a.selector.place(ref)
+	return key{namespace, name}
+}
+
+// places are where copies of ref can be, given where they have strayed to.
+func (a *Applier) places(ref pipeline.Ref, strays []key) []key {
+	home := a.place(ref)
+	if slices.Contains(strays, home) {
+		return strays
 	}
-	if isNamespace(r.Ref.GroupResource()) && a.selector.MapNamespace(r.Ref.Name) == "default" {
-		return nil, nil //nolint:nilnil // every cluster has its own
-	}
-	body := r.Body
-	if a.transform != nil {
-		if body, err = a.transform.Transform(ctx, r.Ref, body); err != nil {
-			return nil, fmt.Errorf("transform %s: %w", r.Ref, err)
-		}
-		if body == nil {
-			return nil, nil //nolint:nilnil // not wanted is an answer
-		}
-	}
-	made, err := a.rewriter.desire(r, body)
-	if err != nil {
-		return nil, malformed(r.Ref, err)
-	}
-	in := made.namespace
-	if isNamespace(r.Ref.GroupResource()) {
-		in = made.name
-	}
-	if slices.Contains(a.protected, in) {
-		return nil, pipeline.WithClass(pipeline.Forbidden,
-			fmt.Errorf("apply %s: namespace %q belongs to this cluster itself: exclude it or map it to another name", r.Ref, in))
-	}
-	return &made, nil
+	return append(strays, home)
 }
 
 // traced runs one attempt in its span.
-func (a *Applier) traced(ctx context.Context, r pipeline.Record, d *desired) (res pipeline.Result, err error) {
+func (a *Applier) traced(ctx context.Context, r pipeline.Record, wanted []desired) (res pipeline.Result, err error) {
 	ctx, span := telemetry.StartSpan(ctx, telemetry.SpanApply, attrs(r))
 	start := time.Now()
 	defer func() {
@@ -219,50 +195,129 @@ func (a *Applier) traced(ctx context.Context, r pipeline.Record, d *desired) (re
 		telemetry.Record(ctx, telemetry.MetricApplySeconds, time.Since(start).Seconds(),
 			telemetry.String(telemetry.KeyKind, r.Ref.GroupResource().String()), telemetry.String(telemetry.KeyResult, outcome))
 	}()
-	return a.attempt(ctx, r, d)
+	return a.attempt(ctx, r, wanted)
 }
 
-// attempt decides and performs, and decides again when the copy turns out not to be
-// what the inventory said.
-func (a *Applier) attempt(ctx context.Context, r pipeline.Record, d *desired) (pipeline.Result, error) {
+// attempt brings about all copies that a record wants, and ends those that it wants no
+// more: these last, so that nothing is missing meanwhile, and only if the others are there.
+func (a *Applier) attempt(ctx context.Context, r pipeline.Record, wanted []desired) (pipeline.Result, error) {
 	s, err := a.inventory.shelf(ctx, r.Ref.GroupResource())
 	if err != nil {
-		if r.Op == pipeline.OpDelete && pipeline.ClassOf(err) == pipeline.Dependency {
+		if len(wanted) == 0 && pipeline.ClassOf(err) == pipeline.Dependency {
 			return pipeline.ResultUnchanged, nil // what is not served has no copies
 		}
 		return "", fmt.Errorf("apply %s: %w", r.Ref, err)
 	}
-	t := target{shelf: s, key: key{d.namespace, d.name}, record: r, desired: d}
+	var sum summary
+	for i := range wanted {
+		sum.add(a.settle(ctx, target{shelf: s, key: wanted[i].key(), record: r, desired: &wanted[i]}))
+	}
+	if sum.err != nil {
+		return "", sum.err
+	}
+	strays := s.straysOf(r.Ref)
+	if len(strays) == 0 && len(wanted) == 1 && !wanted[0].stray {
+		return sum.result, nil
+	}
+	for _, k := range a.places(r.Ref, strays) {
+		if !slices.ContainsFunc(wanted, func(d desired) bool { return d.key() == k }) {
+			sum.add(a.settle(ctx, target{shelf: s, key: k, record: r}))
+		}
+	}
+	return sum.result, sum.err
+}
+
+// settle decides about one copy and performs it, and decides again when the copy turns
+// out not to be what the inventory said.
+func (a *Applier) settle(ctx context.Context, t target) (pipeline.Result, error) {
 	for range maxRounds {
-		e := s.look(t.key)
-		if e.unproven != "" && e.digest == d.digest && !owns(e.unproven, d.marked(e.origin, binding{})) {
-			e.drifted = true
+		act, err := a.decide(ctx, t)
+		if err != nil {
+			return "", fmt.Errorf("apply %s: %w", t.record.Ref, err)
 		}
-		if e.raised && r.Op == pipeline.OpPut {
-			if e.raised, err = a.raisedForCopy(ctx, t.key); err != nil {
-				return "", fmt.Errorf("apply %s: %w", r.Ref, err)
-			}
-		}
-		p := a.policy
-		p.displaced = func(from string) bool {
-			namespace, name := a.selector.place(sourceOf(r.Ref, from))
-			return !a.selector.Namespace(from) || namespace != d.namespace || name != d.name
-		}
-		act := decide(r, d.digest, e, p)
 		res, err := a.perform(ctx, t, act)
 		if !errors.Is(err, errAgain) {
 			return res, err
 		}
 	}
-	return "", fmt.Errorf("apply %s: the copy keeps changing", r.Ref)
+	return "", fmt.Errorf("apply %s: the copy keeps changing", t.record.Ref)
 }
 
-// target is one copy and what a record wants of it.
+// decide gathers what a decision needs.
+func (a *Applier) decide(ctx context.Context, t target) (act action, err error) {
+	r, d, e := t.record, t.desired, t.shelf.look(t.key)
+	p := a.policy
+	p.displaced = a.displaced(t)
+	switch {
+	case r.Op == pipeline.OpDelete:
+		return decide(r, pipeline.Digest{}, e, p), nil
+	case d == nil:
+		return decideLeft(r, e, p), nil
+	}
+	p.stray = d.stray
+	if e.unproven != "" && e.digest == d.digest && !owns(e.unproven, d.marked(e.origin, binding{})) {
+		e.drifted = true
+	}
+	if e.raised {
+		if e.raised, err = a.raisedForCopy(ctx, t.key); err != nil {
+			return act, err
+		}
+	}
+	return decide(r, d.digest, e, p), nil
+}
+
+// displaced tells of the target's copy whether its source object can want it at all. What a
+// rule has put there may be wanted as long as its source is selected; it will say when not.
+func (a *Applier) displaced(t target) func(entry) bool {
+	return func(e entry) bool {
+		ref := t.record.Ref
+		ref.Name = e.source
+		if !isNamespace(ref.GroupResource()) {
+			ref.Namespace = e.origin.Namespace
+		}
+		in := e.origin.Namespace
+		return in != "" && !a.selector.Namespace(in) || e.origin.Name == "" && a.place(ref) != t.key
+	}
+}
+
+// summary is what became of the copies of one record.
+type summary struct {
+	result pipeline.Result
+	err    error
+}
+
+// weight orders results: of several, the heaviest is told.
+var weight = map[pipeline.Result]int{
+	pipeline.ResultSkipped: 1, pipeline.ResultUnchanged: 2, pipeline.ResultDeleted: 3,
+	pipeline.ResultConfigured: 4, pipeline.ResultCreated: 5, pipeline.ResultRecreated: 6,
+}
+
+// add adds what became of one copy. Of several errors the one with the most hope
+// counts, so that none is parked while another may pass.
+func (s *summary) add(res pipeline.Result, err error) {
+	switch {
+	case err != nil && (s.err == nil || pipeline.ClassOf(err) < pipeline.ClassOf(s.err)):
+		s.result, s.err = "", err
+	case s.err == nil && weight[res] > weight[s.result]:
+		s.result = res
+	}
+}
+
+// target is one copy and what a record wants of it: desired, or nothing if nil.
 type target struct {
 	shelf   *shelf
 	key     key
 	record  pipeline.Record
 	desired *desired
+}
+
+// origin is the origin that the copy is given.
+func (t target) origin() Origin {
+	o := originOf(t.record)
+	if t.desired.stray {
+		o.Name = t.record.Ref.Name
+	}
+	return o
 }
 
 // errAgain has the attempt decide anew.
@@ -271,14 +326,17 @@ var errAgain = errors.New("decide again")
 func (a *Applier) perform(ctx context.Context, t target, act action) (pipeline.Result, error) {
 	switch act.verb {
 	case doNothing:
-		if act.result == pipeline.ResultUnchanged && t.record.Op == pipeline.OpPut {
+		if act.result == pipeline.ResultUnchanged && t.desired != nil {
 			t.shelf.proven(t.key, t.record.Position)
 		}
 		if act.leaves {
-			t.shelf.release(t.key, a.policy.mark, originOf(t.record))
+			t.shelf.release(t.key, a.policy.mark, t.record, true)
 		}
 		return act.result, nil
 	case doRefuse:
+		if act.behind && !t.shelf.await(t.key, a.policy.mark, t.record.Ref) {
+			return "", errAgain
+		}
 		return "", pipeline.WithClass(act.class, fmt.Errorf("apply %s: %s", t.record.Ref, act.reason))
 	case doWait:
 		if err := a.departed(ctx, t, act.uid); err != nil {
@@ -291,16 +349,6 @@ func (a *Applier) perform(ctx context.Context, t target, act action) (pipeline.R
 		return a.remove(ctx, t, act.uid)
 	}
 	return "", fmt.Errorf("apply %s: unknown verb %d", t.record.Ref, act.verb)
-}
-
-// sourceOf is ref moved to another source namespace.
-func sourceOf(ref pipeline.Ref, namespace string) pipeline.Ref {
-	if isNamespace(ref.GroupResource()) {
-		ref.Name = namespace
-	} else {
-		ref.Namespace = namespace
-	}
-	return ref
 }
 
 // attrs are the attributes of a record's spans.

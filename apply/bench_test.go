@@ -55,7 +55,7 @@ func BenchmarkDecideUnchanged(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	d, err := a.rewriter.desire(r, r.Body)
+	d, err := a.rewriter.desire(r, r.Body, a.place(r.Ref))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func BenchmarkFirstCopy(b *testing.B) {
 		bodies := make([][]byte, objects)
 		for i := range bodies {
 			r := record(namespace+"-bare", i)
-			d, err := a.rewriter.desire(r, r.Body)
+			d, err := a.rewriter.desire(r, r.Body, a.place(r.Ref))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -32,6 +32,7 @@ type action struct {
 	leaves bool            // the copy is not kept in step any more
 	class  pipeline.Class  // of doRefuse
 	reason string
+	behind bool // of doRefuse: another source object of the Replication has the copy
 }
 
 // policy is what a Replication says about decisions.
@@ -40,8 +41,10 @@ type policy struct {
 	retain, adopt bool
 	// orphaned reports that a mark belongs to no Replication any more.
 	orphaned func(mark string) bool
-	// displaced reports that objects of a source namespace do no longer belong where the copy is.
-	displaced func(from string) bool
+	// stray: the record wants the copy elsewhere than the Replication's mapping puts it.
+	stray bool
+	// displaced reports that the copy's source object does no longer belong where the copy is.
+	displaced func(e entry) bool
 }
 
 // decide says what is to be done about a record, given the digest of what it wants
@@ -51,8 +54,9 @@ type policy struct {
 // Its promises: what is no copy is refused unless the policy adopts or the controller made it
 // for a copy of ours; a copy of a Replication that exists is never touched by another, and that of one
 // that is gone only if the policy adopts or it is a namespace; a record older than the
-// copy changes nothing; an equal copy is left alone; a delete needs evidence, a UID,
-// our mark, the same source object's name and a copy older than the tombstone.
+// copy changes nothing; an equal copy is left alone; the copy of another source object that
+// wants it is never taken; a delete needs evidence, a UID, our mark, the same source object
+// and a copy older than the tombstone.
 func decide(r pipeline.Record, want pipeline.Digest, e entry, p policy) action {
 	switch r.Op {
 	case pipeline.OpPut:
@@ -88,7 +92,6 @@ func decidePut(r pipeline.Record, want pipeline.Digest, e entry, p policy) actio
 		}
 	case marked:
 	}
-	from := originOf(r).Namespace
 	switch {
 	case e.mark != p.mark && isNamespace(r.Ref.GroupResource()) && !p.orphaned(e.mark):
 		return skip("another Replication keeps this namespace, and its own objects are all that matters")
@@ -101,14 +104,11 @@ func decidePut(r pipeline.Record, want pipeline.Digest, e entry, p policy) actio
 		return action{verb: doWait, uid: e.uid, reason: "the former copy is still being deleted"}
 	case e.mark != p.mark, e.origin.Site != r.Ref.Site:
 		return action{verb: doApply, uid: e.uid}
-	case e.origin.Namespace != from && !p.displaced(e.origin.Namespace):
-		return action{
-			verb: doRefuse, class: pipeline.Foreign,
-			reason: fmt.Sprintf("source namespaces %q and %q both have this object and are mapped to one namespace: map them to two", e.origin.Namespace, from),
-		}
-	case r.Position.Compare(e.watermark()) < 0:
+	case !own(r, e) && !e.left && !p.displaced(e):
+		return action{verb: doRefuse, class: pipeline.Foreign, behind: true, reason: collision(r, e, p)}
+	case own(r, e) && r.Position.Compare(e.watermark()) < 0:
 		return skip("the copy is newer")
-	case e.digest == want && !e.drifted && e.origin.UID == r.UID && e.origin.Namespace == from:
+	case own(r, e) && e.digest == want && !e.drifted && e.origin.UID == r.UID && (e.origin.Name != "") == p.stray:
 		return action{verb: doNothing, uid: e.uid, result: pipeline.ResultUnchanged}
 	}
 	return action{verb: doApply, uid: e.uid}
@@ -122,7 +122,7 @@ func decideDelete(r pipeline.Record, e entry, p policy) action {
 		return action{verb: doNothing, result: pipeline.ResultUnchanged}
 	case e.holder == foreign || e.mark != p.mark:
 		return skip("the object is not a copy of this Replication")
-	case e.origin.Site != r.Ref.Site || e.origin.Namespace != originOf(r).Namespace:
+	case e.origin.Site != r.Ref.Site || !own(r, e):
 		return skip("the copy is of another source object")
 	case r.Position.Compare(e.watermark()) <= 0:
 		return skip("the copy is newer")
@@ -132,6 +132,43 @@ func decideDelete(r pipeline.Record, e entry, p policy) action {
 		return action{verb: doNothing, uid: e.uid, result: pipeline.ResultUnchanged}
 	}
 	return action{verb: doDelete, uid: e.uid}
+}
+
+// decideLeft says what is to be done about a copy that a put does not want any more:
+// the rules dropped its object, or put it elsewhere. It is treated like the copy of a deleted
+// object, for the record is the evidence; what is not a copy of just this object is left alone.
+func decideLeft(r pipeline.Record, e entry, p policy) action {
+	switch {
+	case e.holder == absent:
+		return skip("there is no copy")
+	case e.holder == foreign || e.mark != p.mark || e.origin.Site != r.Ref.Site || !own(r, e):
+		return skip("the object is not a copy of this one")
+	case r.Position.Compare(e.watermark()) < 0:
+		return skip("the copy is newer")
+	case p.retain:
+		return action{verb: doNothing, result: pipeline.ResultSkipped, leaves: true, reason: "deletionPolicy is Retain"}
+	case e.deleting:
+		return action{verb: doNothing, uid: e.uid, result: pipeline.ResultUnchanged}
+	}
+	return action{verb: doDelete, uid: e.uid}
+}
+
+// own reports whether the copy is of the record's object, sites left aside.
+func own(r pipeline.Record, e entry) bool {
+	return e.origin.Namespace == originOf(r).Namespace && e.source == r.Ref.Name
+}
+
+// collision says in what way two source objects want one copy.
+func collision(r pipeline.Record, e entry, p policy) string {
+	from := originOf(r).Namespace
+	if !p.stray && e.origin.Name == "" {
+		return fmt.Sprintf("source namespaces %q and %q both have this object and are mapped to one namespace: map them to two", e.origin.Namespace, from)
+	}
+	other := title(r.Ref.GroupResource(), key{e.origin.Namespace, e.source})
+	if isNamespace(r.Ref.GroupResource()) {
+		other = title(r.Ref.GroupResource(), key{name: e.source})
+	}
+	return fmt.Sprintf("the rules give it the name of the copy of %s: have them give each its own", other)
 }
 
 // watermark is the newest position known to be in the copy.

@@ -3,7 +3,6 @@ package apply
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -638,10 +637,11 @@ func TestDrift(t *testing.T) {
 // late performs the write of a record that an Applier has given up: its request reaches the server now.
 func (s *stand) late(a *Applier, r pipeline.Record, to binding) {
 	s.t.Helper()
-	d, err := a.desire(s.t.Context(), r)
-	if err != nil {
-		s.t.Fatal(err)
+	w, err := a.desire(s.t.Context(), r)
+	if err != nil || len(w.copies) != 1 {
+		s.t.Fatalf("desire %s: %v, %v", r.Ref, w, err)
 	}
+	d := w.copies[0]
 	kind, err := s.client.Kind(s.t.Context(), r.Ref.GroupResource())
 	if err != nil {
 		s.t.Fatal(err)
@@ -760,7 +760,6 @@ func TestSyncedIsWhatIsKeptInStep(t *testing.T) {
 	retain := func(set *Settings) {
 		set.Spec.DeletionPolicy = v1alpha1.DeletionRetain
 		set.Spec.ExcludeLabels = &metav1.LabelSelector{MatchLabels: map[string]string{"skip": "me"}}
-		set.Transform = rules{}
 	}
 	a := s.applier("synced", retain)
 	s.apply(a, s.namespace(), pipeline.ResultCreated)
@@ -890,28 +889,4 @@ func TestRefusedByTheServer(t *testing.T) {
 	broken := s.configMap("a", "1")
 	broken.Body = broken.Body[:20]
 	s.fail(a, broken, pipeline.Malformed, "not a JSON object")
-}
-
-func TestTransform(t *testing.T) {
-	s := newStand(t)
-	a := s.applier("rules", func(set *Settings) { set.Transform = rules{} })
-	s.apply(a, s.namespace(), pipeline.ResultCreated)
-	s.apply(a, s.configMap("a", "old"), pipeline.ResultCreated)
-	if got := s.value("a"); got != "new" {
-		t.Errorf("value is %q, want new", got)
-	}
-	s.apply(a, s.configMap("drop", "x"), pipeline.ResultSkipped)
-	s.fail(a, s.configMap("fail", "x"), pipeline.Transient, "no rule")
-}
-
-type rules struct{}
-
-func (rules) Transform(_ context.Context, ref pipeline.Ref, body []byte) ([]byte, error) {
-	switch ref.Name {
-	case "drop":
-		return nil, nil
-	case "fail":
-		return nil, errors.New("no rule")
-	}
-	return []byte(strings.ReplaceAll(string(body), `"old"`, `"new"`)), nil
 }

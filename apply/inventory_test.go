@@ -339,7 +339,7 @@ func TestShelf(t *testing.T) {
 		"not kept in step any more": {
 			play: func(t *testing.T, s *shelf) {
 				write(t, s, metaOf(t, ours))
-				s.release(a, "dr.all", Origin{Site: "prod", Position: position(5), Namespace: "shop"})
+				s.release(a, "dr.all", recordOf("prod", "shop", 5), false)
 				s.Observe(seen("c1", 11, fieldsA))
 			},
 			want: marked,
@@ -347,10 +347,10 @@ func TestShelf(t *testing.T) {
 		"left by what does not concern it": {
 			play: func(t *testing.T, s *shelf) {
 				write(t, s, metaOf(t, ours))
-				s.release(a, "dr.all", Origin{Site: "prod", Position: position(3), Namespace: "shop"})
-				s.release(a, "dr.all", Origin{Site: "prod", Position: position(5), Namespace: "twin"})
-				s.release(a, "dr.all", Origin{Site: "old", Position: position(5), Namespace: "shop"})
-				s.release(a, "dr.other", Origin{Site: "prod", Position: position(5), Namespace: "shop"})
+				s.release(a, "dr.all", recordOf("prod", "shop", 3), false)
+				s.release(a, "dr.all", recordOf("prod", "twin", 5), false)
+				s.release(a, "dr.all", recordOf("old", "shop", 5), false)
+				s.release(a, "dr.other", recordOf("prod", "shop", 5), false)
 				s.recount("dr.other")
 			},
 			want: marked, synced: 1,
@@ -759,5 +759,13 @@ func TestSurveyNeedsTheWholeList(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// recordOf is a record of the ConfigMap a.
+func recordOf(site, namespace string, seq uint64) pipeline.Record {
+	return pipeline.Record{
+		Event:    pipeline.Event{Ref: pipeline.Ref{Site: site, Resource: "configmaps", Namespace: namespace, Name: "a"}, Op: pipeline.OpPut},
+		Position: position(seq),
 	}
 }

@@ -55,7 +55,7 @@ func (s *shelf) learn(o kube.Object) {
 	it.mark = s.inv.intern(mark)
 	it.stamp = stampOf(m.Fields, m.Annotations[v1alpha1.AnnotationOrigin], m.Annotations[v1alpha1.AnnotationDigest])
 	it.deleting = it.deleting || m.Deleting
-	it.origin = s.share(origin)
+	s.setOrigin(k, it, origin)
 	it.digest, err = pipeline.ParseDigest(m.Annotations[v1alpha1.AnnotationDigest])
 	it.drifted = err != nil // nobody but us writes it
 	switch {
@@ -106,10 +106,12 @@ func (s *shelf) observeStranger(k key, o kube.Object) {
 		s.remove(k)
 	}
 	s.strangers[s.intern(k)] = found
+	free := s.free(k)
 	s.mu.Unlock()
 	if mark != "" {
 		s.inv.drifted(mark, ref)
 	}
+	s.tell(free)
 }
 
 // Delete implements kube.Handler.
@@ -127,10 +129,12 @@ func (s *shelf) Delete(o kube.Object) {
 		return
 	}
 	s.remove(k)
+	free := s.free(k)
 	s.mu.Unlock()
 	if !it.ended {
 		s.inv.drifted(it.mark, s.refOf(k, it))
 	}
+	s.tell(free)
 }
 
 // Replace implements kube.Handler: what is not present and was not written since is
@@ -159,6 +163,7 @@ func (s *shelf) Replace(present []kube.Object, version string) {
 		if !it.ended {
 			losses = append(losses, loss{it.mark, s.refOf(k, it)})
 		}
+		losses = append(losses, s.free(k)...)
 	}
 	for k := range s.strangers {
 		if _, ok := there[k]; !ok {
@@ -169,9 +174,7 @@ func (s *shelf) Replace(present []kube.Object, version string) {
 	s.err = nil
 	s.signal()
 	s.mu.Unlock()
-	for _, l := range losses {
-		s.inv.drifted(l.mark, l.ref)
-	}
+	s.tell(losses)
 }
 
 // restored reports that a complete list is of an older state than what is known: as

@@ -26,6 +26,9 @@ type Origin struct {
 	// Namespace is the source object's, and the object's own name if it is a
 	// Namespace. It is empty for other cluster-scoped objects.
 	Namespace string
+	// Name is the source object's if a rule gave the copy another place than the
+	// Replication's mapping does, empty for all others: they have the same name.
+	Name string
 }
 
 // errOrigin reports an annotation that this package did not write.
@@ -40,26 +43,33 @@ func originOf(r pipeline.Record) Origin {
 	return o
 }
 
-// String is "site/epoch/sequence/uid/namespace" with each part escaped as in
-// subjects, so that every Origin has one form and no two share one.
+// String is "site/epoch/sequence/uid/namespace", and "/name" if there is one, with
+// each part escaped as in subjects, so that every Origin has one form and no two share one.
 func (o Origin) String() string {
-	return strings.Join([]string{
+	parts := []string{
 		pipeline.EscapeToken(o.Site),
 		pipeline.EscapeToken(o.Position.Epoch),
 		strconv.FormatUint(o.Position.Seq, 10),
 		pipeline.EscapeToken(o.UID),
 		pipeline.EscapeToken(o.Namespace),
-	}, "/")
+	}
+	if o.Name != "" {
+		parts = append(parts, pipeline.EscapeToken(o.Name))
+	}
+	return strings.Join(parts, "/")
 }
 
 // ParseOrigin is the inverse of Origin.String; it accepts nothing else.
 func ParseOrigin(s string) (Origin, error) {
 	parts := strings.Split(s, "/")
-	if len(parts) != 5 {
-		return Origin{}, fmt.Errorf("%w: %q has %d parts, not 5", errOrigin, s, len(parts))
+	if len(parts) != 5 && len(parts) != 6 {
+		return Origin{}, fmt.Errorf("%w: %q has %d parts, not 5 or 6", errOrigin, s, len(parts))
 	}
 	var o Origin
-	for i, to := range map[int]*string{0: &o.Site, 1: &o.Position.Epoch, 3: &o.UID, 4: &o.Namespace} {
+	for i, to := range map[int]*string{0: &o.Site, 1: &o.Position.Epoch, 3: &o.UID, 4: &o.Namespace, 5: &o.Name} {
+		if i >= len(parts) {
+			continue
+		}
 		v, err := pipeline.UnescapeToken(parts[i])
 		if err != nil {
 			return Origin{}, fmt.Errorf("%w: %q: %w", errOrigin, s, err)
@@ -71,8 +81,8 @@ func ParseOrigin(s string) (Origin, error) {
 		return Origin{}, fmt.Errorf("%w: %q: sequence is not a plain number", errOrigin, s)
 	}
 	o.Position.Seq = seq
-	if o.Site == "" || o.UID == "" {
-		return Origin{}, fmt.Errorf("%w: %q: site and uid must not be empty", errOrigin, s)
+	if o.Site == "" || o.UID == "" || len(parts) == 6 && o.Name == "" {
+		return Origin{}, fmt.Errorf("%w: %q: site, uid and name must not be empty", errOrigin, s)
 	}
 	return o, nil
 }

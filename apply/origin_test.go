@@ -16,6 +16,7 @@ func anyOrigin() *rapid.Generator[Origin] {
 			Position:  pipeline.Position{Epoch: rapid.String().Draw(t, "epoch"), Seq: rapid.Uint64().Draw(t, "seq")},
 			UID:       rapid.StringN(1, -1, 40).Draw(t, "uid"),
 			Namespace: rapid.String().Draw(t, "namespace"),
+			Name:      rapid.String().Draw(t, "name"),
 		}
 	})
 }
@@ -37,7 +38,8 @@ func TestParseOriginRefuses(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty":               "",
 		"four parts":          "a/b/1/c",
-		"six parts":           "a/b/1/c/d/e",
+		"seven parts":         "a/b/1/c/d/e/f",
+		"empty name":          "a/b/1/c/d/_",
 		"no site":             "_/b/1/c/d",
 		"no uid":              "a/b/1/_/d",
 		"sequence with zero":  "a/b/01/c/d",

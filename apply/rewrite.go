@@ -23,7 +23,11 @@ type desired struct {
 	// metadata that of metadata itself. annotations is 0 if there are none.
 	annotations, metadata int
 	bare                  bool // annotations is there but empty
+	// stray: rules have put it elsewhere than the Replication's mapping does.
+	stray bool
 }
+
+func (d *desired) key() key { return key{d.namespace, d.name} }
 
 // local are the members of metadata that describe an object in its own cluster.
 // The collector strips them; they would break a server-side apply, or with
@@ -38,15 +42,14 @@ const labelNamespaceName = "kubernetes.io/metadata.name"
 
 // rewriter makes desired objects for one Replication.
 type rewriter struct {
-	mark  string
-	place func(ref pipeline.Ref) (namespace, name string)
+	mark string
 	// mapNamespace is for references inside objects.
 	mapNamespace func(string) string
 }
 
-// desire makes the desired object from a put's body. It reads only r's Ref,
-// APIVersion and Kind.
-func (w rewriter) desire(r pipeline.Record, body []byte) (desired, error) {
+// desire makes the desired object from a put's body, for a place. It reads only r's
+// Ref, APIVersion and Kind.
+func (w rewriter) desire(r pipeline.Record, body []byte, place key) (desired, error) {
 	text := string(body)
 	root := gjson.Parse(text)
 	if !root.IsObject() || !gjson.Valid(text) {
@@ -57,7 +60,7 @@ func (w rewriter) desire(r pipeline.Record, body []byte) (desired, error) {
 		return desired{}, errors.New("read body: it has no metadata")
 	}
 	var d desired
-	d.namespace, d.name = w.place(r.Ref)
+	d.namespace, d.name = place.namespace, place.name
 	var e edits
 	for _, ref := range references[r.Ref.GroupResource()] {
 		w.refer(&e, root, ref.path, ref.to)

@@ -32,12 +32,23 @@ type rewriteCase struct {
 	Marked     string `json:"marked"`
 }
 
-func testRewriter() rewriter {
+// placing is a rewriter for the places that a Selector gives.
+type placing struct {
+	rewriter
+	place func(pipeline.Ref) (namespace, name string)
+}
+
+func (p placing) desire(r pipeline.Record, body []byte) (desired, error) {
+	namespace, name := p.place(r.Ref)
+	return p.rewriter.desire(r, body, key{namespace, name})
+}
+
+func testRewriter() placing {
 	s := &Selector{
 		names: []string{"shop", "team-*"}, labeled: map[string]bool{},
 		mapping: v1alpha1.NamespaceMapping{Names: map[string]string{"shop": "store"}, Prefix: "dr-"},
 	}
-	return rewriter{mark: "dr.all", place: s.place, mapNamespace: s.MapNamespace}
+	return placing{rewriter{mark: "dr.all", mapNamespace: s.MapNamespace}, s.place}
 }
 
 func (c rewriteCase) record() pipeline.Record {

@@ -1,11 +1,14 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/dr-syncer/dr-syncer/kube"
@@ -14,6 +17,10 @@ import (
 
 // key names an object within its kind at the destination.
 type key struct{ namespace, name string }
+
+func (k key) compare(o key) int {
+	return cmp.Or(strings.Compare(k.namespace, o.namespace), strings.Compare(k.name, o.name))
+}
 
 // holder says whose an object at the destination is.
 type holder uint8
@@ -34,6 +41,8 @@ type entry struct {
 	mark   string
 	uid    string
 	origin Origin
+	// source is the name of the source object, whose namespace the origin says.
+	source string
 	digest pipeline.Digest
 	// seen is the newest position that was found to need no write: a watermark beyond the origin's.
 	seen pipeline.Position
@@ -41,6 +50,8 @@ type entry struct {
 	deleting bool
 	// drifted: somebody else has changed it, or an earlier write of ours has come late.
 	drifted bool
+	// left: its source object does not want it any more, and it was kept.
+	left bool
 	// raised: it is foreign, a claim that this cluster's controller made for a StatefulSet.
 	raised bool
 	// unproven, if not empty, is the set of fields that we own, of a copy found when
@@ -98,6 +109,10 @@ type shelf struct {
 	// what was deleted there meanwhile.
 	writing map[key]string
 	counts  map[string]int64 // synced items by mark
+	// strays are the copies that rules have put elsewhere, by their source.
+	strays map[pipeline.Ref][]key
+	// waiting are the copies that other source objects of a Replication would like to have.
+	waiting map[key][]loss
 
 	// highest is the newest version that the watch has shown, and stop ends it. Only the watch uses them.
 	highest uint64
@@ -120,6 +135,8 @@ func newShelf(k kube.Kind, inv *Inventory) *shelf {
 		strangers: map[key]stranger{},
 		writing:   map[key]string{},
 		counts:    map[string]int64{},
+		strays:    map[pipeline.Ref][]key{},
+		waiting:   map[key][]loss{},
 		stop:      func() {},
 	}
 }
@@ -182,7 +199,9 @@ func (s *shelf) look(k key) entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if it := s.ours[k]; it != nil {
-		return it.entry
+		e := it.entry
+		e.source = s.refOf(k, it).Name
+		return e
 	}
 	if o, ok := s.strangers[k]; ok {
 		return entry{holder: foreign, uid: o.raised, raised: o.raised != ""}
@@ -253,9 +272,10 @@ func (s *shelf) take(k key, m kube.Meta, origin Origin, digest pipeline.Digest, 
 		it.holder, it.uid, it.version = marked, m.UID, version
 		it.mark, it.stamp = s.inv.intern(mark), ours
 		it.deleting = it.deleting || m.Deleting
-		it.origin, it.digest = s.share(origin), digest
+		it.digest = digest
+		s.setOrigin(k, it, origin)
 	}
-	it.applied, it.unproven = ours, ""
+	it.applied, it.unproven, it.left = ours, "", false
 	it.seen = s.share(origin).Position
 	it.drifted = it.stamp != it.applied
 	s.setSynced(it, !it.drifted && !it.deleting)
@@ -270,6 +290,7 @@ func (s *shelf) proven(k key, p pipeline.Position) {
 	if it == nil || it.drifted {
 		return
 	}
+	it.left = false
 	if it.unproven != "" {
 		it.applied, it.unproven = it.stamp, ""
 	}
@@ -322,7 +343,9 @@ func (s *shelf) refresh(k key, o *kube.Object) {
 	s.mu.Lock()
 	s.remove(k)
 	delete(s.strangers, k)
+	free := s.free(k)
 	s.mu.Unlock()
+	s.tell(free)
 }
 
 // remove forgets a copy. The lock is held.
@@ -332,6 +355,7 @@ func (s *shelf) remove(k key) {
 		return
 	}
 	s.setSynced(it, false)
+	s.unstray(k, it)
 	delete(s.ours, k)
 }
 
@@ -346,28 +370,44 @@ func (s *shelf) clear() []loss {
 			losses = append(losses, loss{it.mark, s.refOf(k, it)})
 		}
 	}
+	for k := range s.waiting {
+		losses = append(losses, s.free(k)...)
+	}
 	return losses
 }
 
-// release learns that the copy of a source object is not kept in step any more, or
-// cannot be, as of the origin's position.
-func (s *shelf) release(k key, mark string, from Origin) {
+// release learns that the copy of a record's object is not kept in step any more, or
+// cannot be. left says that the object does not want it: another may have it.
+func (s *shelf) release(k key, mark string, r pipeline.Record, left bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	it := s.ours[k]
-	if it != nil && it.mark == mark && it.origin.Site == from.Site && it.origin.Namespace == from.Namespace &&
-		from.Position.Compare(it.watermark()) >= 0 {
-		s.setSynced(it, false)
+	if it == nil || it.mark != mark || s.refOf(k, it) != r.Ref || r.Position.Compare(it.watermark()) < 0 {
+		s.mu.Unlock()
+		return
 	}
+	s.setSynced(it, false)
+	it.left = it.left || left
+	var free []loss
+	if left {
+		free = s.free(k)
+	}
+	s.mu.Unlock()
+	s.tell(free)
 }
 
-// recount forgets which copies with the mark are as the log last said.
+// recount forgets which copies with the mark are as the log last said, and who waits for one.
 func (s *shelf) recount(mark string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, it := range s.ours {
 		if it.mark == mark {
 			s.setSynced(it, false)
+			it.left = false
+		}
+	}
+	for k, all := range s.waiting {
+		if s.waiting[k] = slices.DeleteFunc(all, func(l loss) bool { return l.mark == mark }); len(s.waiting[k]) == 0 {
+			delete(s.waiting, k)
 		}
 	}
 }
@@ -427,6 +467,9 @@ func (s *shelf) refOf(k key, it *item) pipeline.Ref {
 		Site: it.origin.Site, Group: s.kind.Group, Resource: s.kind.Resource,
 		Namespace: it.origin.Namespace, Name: k.name,
 	}
+	if it.origin.Name != "" {
+		ref.Name = it.origin.Name
+	}
 	if isNamespace(s.kind.GroupResource) {
 		ref.Namespace, ref.Name = "", it.origin.Namespace
 	}
@@ -440,6 +483,7 @@ func (s *shelf) intern(k key) key {
 // share lets origins share what is the same in many.
 func (s *shelf) share(o Origin) Origin {
 	o.Site, o.Namespace = s.inv.intern(o.Site), s.inv.intern(o.Namespace)
+	o.Name = strings.Clone(o.Name)
 	o.Position.Epoch = s.inv.intern(o.Position.Epoch)
 	return o
 }

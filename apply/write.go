@@ -44,7 +44,7 @@ func (a *Applier) send(ctx context.Context, t target, to binding) (created bool,
 	if !t.shelf.begin(t.key) {
 		return false, errors.New("another Replication is writing this object")
 	}
-	origin := originOf(t.record)
+	origin := t.origin()
 	kind := t.shelf.kind
 	// The body is of the version that the source prefers, which may not be the destination's.
 	if v := gjson.GetBytes(t.desired.body, "apiVersion").Str; v != "" {

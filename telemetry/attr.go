@@ -8,6 +8,9 @@ type Attr = attribute.KeyValue
 // String makes an attribute with a text value.
 func String(key, value string) Attr { return attribute.String(key, value) }
 
+// Strings makes an attribute with several text values.
+func Strings(key string, values []string) Attr { return attribute.StringSlice(key, values) }
+
 // Int makes an attribute with a whole number.
 func Int(key string, n int) Attr { return attribute.Int(key, n) }
 

@@ -37,6 +37,8 @@ const (
 	MetricPumpParked
 	// MetricPumpPending is the number of records held and not settled.
 	MetricPumpPending
+	// MetricTransformSeconds is the time of the rules for one object.
+	MetricTransformSeconds
 	// MetricApplySeconds is the time of one attempt at the destination.
 	MetricApplySeconds
 	// MetricApplyLatencySeconds is the time from observation to the destination.
@@ -110,6 +112,7 @@ var table = [metricCount]row{
 	MetricPumpRetries:             {"drsyncer_pump_retries_total", counter, "{attempt}", "Attempts that failed and are repeated, by class of failure.", []string{KeyReplication, KeyKind, KeyReason}},
 	MetricPumpParked:              {"drsyncer_pump_parked_total", counter, "{event}", "Records put into the dead letters, by class of failure.", []string{KeyReplication, KeyKind, KeyReason}},
 	MetricPumpPending:             {"drsyncer_pump_pending", gauge, "{event}", "Records held and not settled.", []string{KeyReplication}},
+	MetricTransformSeconds:        {"drsyncer_transform_seconds", histogram, "s", "Time of all rules over one object that some match.", []string{KeyKind}},
 	MetricApplySeconds:            {"drsyncer_apply_seconds", histogram, "s", "Time of one attempt at the destination.", []string{KeyKind, KeyResult}},
 	MetricApplyLatencySeconds:     {"drsyncer_apply_latency_seconds", histogram, "s", "Time from the observation of a change to its arrival at the destination.", []string{KeyReplication}},
 	MetricInventoryObjects:        {"drsyncer_inventory_objects", gauge, "{object}", "Copies known at the destination.", []string{KeyKind}},

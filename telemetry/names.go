@@ -30,6 +30,8 @@ const (
 	KeyUsedBytes   = "used_bytes"
 	KeyLimitBytes  = "limit_bytes"
 	KeySignal      = "signal"
+	KeyRules       = "rules"     // that ran, by name
+	KeyConfigMap   = "configmap" // namespace/name
 	KeyPhase       = "phase"
 	KeyTraceID     = "trace_id"
 	KeySpanID      = "span_id"
