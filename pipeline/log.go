@@ -59,10 +59,12 @@ type History interface {
 	State(ctx context.Context) (State, error)
 	// Current yields the last record of every Ref (tombstones and releases
 	// included, and the last heartbeat), at least as new as the history was at
-	// the call, in no particular order. A Ref may be yielded again if it changes
-	// meanwhile, newer after older, never older after newer. The sequence ends
-	// after the first error. A record that is not in our wire form is yielded
-	// as an error that wraps ErrForeign, and the sequence goes on.
+	// the call, in the order of their positions. A Ref may be yielded again if it
+	// changes meanwhile; of each Ref the last one yielded, they are the state as of
+	// the last position yielded. The sequence ends after the first error. A record
+	// that is not in our wire form is yielded as an error that wraps ErrForeign, with
+	// its position, and its Ref if it stands on an object's subject, and the sequence
+	// goes on.
 	Current(ctx context.Context, q Query) iter.Seq2[Record, error]
 	// Follow delivers every record after the given position, in order. name
 	// identifies the consumer to operators; following under a name again ends

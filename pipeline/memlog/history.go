@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
@@ -79,6 +80,7 @@ func (h history) entries(q pipeline.Query) ([]entry, error) {
 			entries = append(entries, e)
 		}
 	}
+	slices.SortFunc(entries, func(a, b entry) int { return a.position.Compare(b.position) })
 	return entries, nil
 }
 

@@ -12,10 +12,11 @@ import (
 type Log struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	sites map[string]*site
-	dead  map[string]map[deadKey]pipeline.DeadLetter
-	fault func(site string, events []pipeline.Event) Fault
+	mu        sync.Mutex
+	sites     map[string]*site
+	dead      map[string]map[deadKey]pipeline.DeadLetter
+	snapshots map[string]map[string]snapshot
+	fault     func(site string, events []pipeline.Event) Fault
 }
 
 // Option changes a new Log.
@@ -26,7 +27,10 @@ func WithClock(now func() time.Time) Option { return func(l *Log) { l.now = now 
 
 // New returns an empty log.
 func New(opts ...Option) *Log {
-	l := &Log{now: time.Now, sites: map[string]*site{}, dead: map[string]map[deadKey]pipeline.DeadLetter{}}
+	l := &Log{
+		now: time.Now, sites: map[string]*site{},
+		dead: map[string]map[deadKey]pipeline.DeadLetter{}, snapshots: map[string]map[string]snapshot{},
+	}
 	for _, o := range opts {
 		o(l)
 	}
@@ -83,12 +87,20 @@ func (l *Log) Publish(siteName string, m pipeline.Message) (pipeline.Position, e
 // every subject. Guarded by Log.mu.
 type site struct {
 	epoch   string
-	seq     uint64  // of the last record ever appended in this epoch
-	entries []entry // in order, without gaps, up to seq
+	seq     uint64            // of the last record ever appended in this epoch
+	entries []entry           // in order, without gaps, up to seq
+	after   pipeline.Position // the end of the epoch before
+	past    []ended           // the epochs before, the oldest first
 	current map[string]entry
 	changed chan struct{} // closed at the next change
 	subs    map[string]*subscription
 	stored  time.Time
+}
+
+// ended is an epoch that is over, as far as it is kept.
+type ended struct {
+	last, after pipeline.Position
+	entries     []entry
 }
 
 type entry struct {

@@ -88,6 +88,8 @@ func (w *Writer) NewEpoch(ctx context.Context) (pipeline.Position, error) {
 	if err != nil {
 		return pipeline.Position{}, fmt.Errorf("begin epoch of site %q: %w", w.site, err)
 	}
+	s.past = append(s.past, ended{last: s.last(), after: s.after, entries: s.entries})
+	s.after = s.last()
 	s.epoch, s.seq, s.entries = epoch, 0, nil
 	s.wake()
 	w.last, w.unsure = s.last(), nil
