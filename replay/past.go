@@ -115,13 +115,20 @@ func (p *Past) Locate(ctx context.Context, t time.Time) (pipeline.Moment, error)
 		if t.Before(m.Time) {
 			err = &pipeline.TooOldError{Oldest: m}
 		}
-	} else if m, err = p.Archive.Locate(ctx, t); err == nil && m.Position.Compare(r.Oldest.Position) < 0 {
+	} else if m, err = p.Archive.Locate(ctx, t); err == nil && r.precedes(m, t) {
 		err = &pipeline.TooOldError{Oldest: r.Oldest}
 	}
 	if err != nil {
 		return pipeline.Moment{}, fmt.Errorf("find %s in the history of site %q: %w", t.UTC().Format(time.RFC3339), p.Site, err)
 	}
 	return m, nil
+}
+
+// precedes reports whether what was found for a time is before the oldest moment.
+// Where the history begins right after it, all times before are found there.
+func (r Reach) precedes(m pipeline.Moment, t time.Time) bool {
+	c := m.Position.Compare(r.Oldest.Position)
+	return c < 0 || c == 0 && t.Before(r.Oldest.Time)
 }
 
 // State yields the last record of every Ref as of a position, as History.Current does
