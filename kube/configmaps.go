@@ -46,9 +46,9 @@ func ReadValues(o Object) (Values, error) {
 		Labels: stringMap(root.Get("metadata.labels")), Data: map[string]string{},
 	}
 	ok := true
-	root.Get("data").ForEach(func(key, value gjson.Result) bool {
+	read := func(key, value gjson.Result, encoded bool) bool {
 		text := clone(value)
-		if ok = value.Type == gjson.String; ok && o.Kind == Secrets.Kind {
+		if ok = value.Type == gjson.String; ok && encoded {
 			decoded, err := base64.StdEncoding.DecodeString(text)
 			ok, text = err == nil, string(decoded)
 		}
@@ -56,7 +56,12 @@ func ReadValues(o Object) (Values, error) {
 			v.Data[clone(key)] = text
 		}
 		return ok
-	})
+	}
+	secret := o.Kind == Secrets.Kind
+	root.Get("data").ForEach(func(key, value gjson.Result) bool { return read(key, value, secret) })
+	if ok && secret { // in manifests only
+		root.Get("stringData").ForEach(func(key, value gjson.Result) bool { return read(key, value, false) })
+	}
 	if !ok {
 		return Values{}, fmt.Errorf("read %s %s/%s: %w", o.Kind, o.Namespace, o.Name, errNoValues)
 	}

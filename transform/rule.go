@@ -10,7 +10,7 @@ import (
 // module that rules import by the name before the ending; every other key is a
 // YAML document of rules.
 type Document struct {
-	// ConfigMap is "namespace/name".
+	// ConfigMap is "namespace/name"; empty for a file, whose path is the Key.
 	ConfigMap string
 	Key       string
 	Text      string
@@ -18,15 +18,18 @@ type Document struct {
 
 // Origin says where a rule comes from.
 type Origin struct {
-	// ConfigMap is "namespace/name", empty for built-in rules.
+	// ConfigMap is "namespace/name", empty for files and, without a Key, built-in rules.
 	ConfigMap string
 	Key       string
 }
 
 // String is for messages.
 func (o Origin) String() string {
-	if o.ConfigMap == "" {
+	switch {
+	case o == Origin{}:
 		return "built in"
+	case o.ConfigMap == "":
+		return "file " + o.Key
 	}
 	return fmt.Sprintf("configmap %s, key %s", o.ConfigMap, o.Key)
 }

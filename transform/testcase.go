@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/itchyny/gojq"
-	"github.com/tidwall/gjson"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
 )
@@ -112,22 +111,7 @@ func (c *testCase) kind(body []byte) pipeline.GroupResource {
 	} else if c.Kind != "" {
 		return pipeline.GroupResource{Resource: c.Kind}
 	}
-	group, _, grouped := strings.Cut(gjson.GetBytes(body, "apiVersion").String(), "/")
-	if !grouped {
-		group = ""
-	}
-	return pipeline.GroupResource{Group: group, Resource: plural(strings.ToLower(gjson.GetBytes(body, "kind").String()))}
-}
-
-func plural(kind string) string {
-	switch stem, y := strings.CutSuffix(kind, "y"); {
-	case y && !strings.ContainsAny(stem[max(len(stem)-1, 0):], "aeiou"):
-		return stem + "ies"
-	case strings.HasSuffix(kind, "s") || strings.HasSuffix(kind, "x") || strings.HasSuffix(kind, "ch") || strings.HasSuffix(kind, "sh"):
-		return kind + "es"
-	default:
-		return kind + "s"
-	}
+	return KindOf(body)
 }
 
 func (c *testCase) compile() (*Set, error) {

@@ -177,14 +177,6 @@ def _remove_annotations(condition):
 
 def _stays_awake: .o.metadata.labels["dr-syncer.io/scale-override"] == "true";
 
-def _scale:
-  (.o.metadata.labels["dr-syncer.io/scale-override"] // "0" | if test("^[0-9]{1,9}$") then tonumber else 0 end) as $n
-  | .o.spec.replicas as $was
-  | if $was == $n then . else
-      _set(["spec", "replicas"]; $n)
-      | if $was == null then . else _annotate(_original_replicas; $was | tostring) end
-    end;
-
 # external-dns leaves alone what names another controller.
 def _no_dns: _annotate("external-dns.alpha.kubernetes.io/controller"; _nobody);
 
@@ -194,7 +186,8 @@ def _no_certificates:
 def _rewrite_hosts($map):
   reduce (.o | path(host_names)) as $path (.; _set($path; .o | getpath($path) | host($map)));
 
-def _service($parts):
+# Services have no address outside. Headless ones stay headless.
+def _services($parts):
   if .o.spec.type != "LoadBalancer" or $parts.services == "Keep" then .
   else
     _set(["spec", "type"]; "ClusterIP")
@@ -216,8 +209,60 @@ def _entry($parts; $asked; hold):
   | if $parts.externalDNS == "Keep" or $how == "Rewrite" then . else _no_dns end
   | if $parts.certificates == "Keep" then . else _no_certificates end;
 
-def _virtual_machine:
+# Ingresses get a class that nobody serves, Routes a host that nobody asks for.
+def _ingresses($parts; $kind):
+  _entry($parts; $parts.ingresses;
+    if $kind == "Route" then _set(["spec", "host"]; (.o.spec.host // "route") + "." + _nobody + ".invalid")
+    else _set(["spec", "ingressClassName"]; _nobody) | _remove(["metadata", "annotations", "kubernetes.io/ingress.class"]) end);
+
+# Gateways get a class, or a selector, that nobody serves; their routes follow them.
+def _gateways($parts; $group; $kind):
+  _entry($parts; $parts.gateways;
+    if $kind != "Gateway" then .
+    elif $group == "networking.istio.io" then _set(["spec", "selector", _asleep]; "true")
+    else _set(["spec", "gatewayClassName"]; _nobody) end);
+
+# Nobody publishes the names.
+def _external_dns: _no_dns;
+
+# The copied Secrets are used; the issuer that would order others does not exist.
+def _certificates: _set(["spec", "issuerRef", "name"]; _nobody);
+
+# Virtual machines are halted.
+def _virtual_machines:
   if .o.spec | has("running") then _set(["spec", "running"]; false) else _set(["spec", "runStrategy"]; "Halted") end;
+
+# Webhooks that are served from the cluster do not block writes.
+def _webhooks:
+  reduce (.o.webhooks // [] | to_entries[] | select(.value.clientConfig.service != null) | .key) as $i (.;
+    _set(["webhooks", $i, "failurePolicy"]; "Ignore"));
+
+# Autoscalers do nothing. One of autoscaling/v1 cannot be paused; it does nothing
+# while its target has no replicas.
+def _autoscalers($kind):
+  if $kind == "ScaledObject" then _annotate("autoscaling.keda.sh/paused-replicas"; "0")
+  elif $kind == "ScaledJob" then _annotate("autoscaling.keda.sh/paused"; "true")
+  elif .o.apiVersion == "autoscaling/v1" then .
+  else _set(["spec", "behavior", "scaleUp", "selectPolicy"]; "Disabled") | _set(["spec", "behavior", "scaleDown", "selectPolicy"]; "Disabled") end;
+
+# Workloads have no replicas, or as many as the label says.
+def _workloads:
+  (.o.metadata.labels["dr-syncer.io/scale-override"] // "0" | if test("^[0-9]{1,9}$") then tonumber else 0 end) as $n
+  | .o.spec.replicas as $was
+  | if $was == $n then . else
+      _set(["spec", "replicas"]; $n)
+      | if $was == null then . else _annotate(_original_replicas; $was | tostring) end
+    end;
+
+# Daemons run on no node.
+def _daemon_sets: _set(["spec", "template", "spec", "nodeSelector", _asleep]; "true");
+
+# Pods on their own wait at a gate.
+def _pods: _set(["spec", "schedulingGates"]; (.o.spec.schedulingGates // []) + [{name: _asleep}]);
+
+# Jobs, and what would make some, are suspended.
+def _jobs: _set(["spec", "suspend"]; true);
+def _cron_jobs: _jobs;
 
 def _kinds: {
   "apps/Deployment": "workloads", "apps/StatefulSet": "workloads", "apps/ReplicaSet": "workloads",
@@ -241,34 +286,21 @@ def _sleep($parts):
   | .o.kind as $kind
   | _kinds[$group + "/" + $kind] as $part
   | if $part == null then .
-    elif $part == "services" then _service($parts)
-    elif $part == "ingresses" then
-      _entry($parts; $parts.ingresses;
-        if $kind == "Route" then _set(["spec", "host"]; (.o.spec.host // "route") + "." + _nobody + ".invalid")
-        else _set(["spec", "ingressClassName"]; _nobody) | _remove(["metadata", "annotations", "kubernetes.io/ingress.class"]) end)
-    elif $part == "gateways" then
-      _entry($parts; $parts.gateways;
-        if $kind != "Gateway" then .
-        elif $group == "networking.istio.io" then _set(["spec", "selector", _asleep]; "true")
-        else _set(["spec", "gatewayClassName"]; _nobody) end)
+    elif $part == "services" then _services($parts)
+    elif $part == "ingresses" then _ingresses($parts; $kind)
+    elif $part == "gateways" then _gateways($parts; $group; $kind)
     elif $parts[$part] == "Keep" then .
-    elif $part == "externalDNS" then _no_dns
-    elif $part == "certificates" then _set(["spec", "issuerRef", "name"]; _nobody)
-    elif $part == "virtualMachines" then _virtual_machine
-    elif $part == "webhooks" then
-      reduce (.o.webhooks // [] | to_entries[] | select(.value.clientConfig.service != null) | .key) as $i (.;
-        _set(["webhooks", $i, "failurePolicy"]; "Ignore"))
-    elif $part == "autoscalers" then
-      if $kind == "ScaledObject" then _annotate("autoscaling.keda.sh/paused-replicas"; "0")
-      elif $kind == "ScaledJob" then _annotate("autoscaling.keda.sh/paused"; "true")
-      # autoscaling/v1 cannot be paused; it does nothing while its target has no replicas.
-      elif .o.apiVersion == "autoscaling/v1" then .
-      else _set(["spec", "behavior", "scaleUp", "selectPolicy"]; "Disabled") | _set(["spec", "behavior", "scaleDown", "selectPolicy"]; "Disabled") end
+    elif $part == "externalDNS" then _external_dns
+    elif $part == "certificates" then _certificates
+    elif $part == "virtualMachines" then _virtual_machines
+    elif $part == "webhooks" then _webhooks
+    elif $part == "autoscalers" then _autoscalers($kind)
     elif _stays_awake then .
-    elif $part == "workloads" then _scale
-    elif $part == "daemonSets" then _set(["spec", "template", "spec", "nodeSelector", _asleep]; "true")
-    elif $part == "pods" then _set(["spec", "schedulingGates"]; (.o.spec.schedulingGates // []) + [{name: _asleep}])
-    else _set(["spec", "suspend"]; true)
+    elif $part == "workloads" then _workloads
+    elif $part == "daemonSets" then _daemon_sets
+    elif $part == "pods" then _pods
+    elif $part == "cronJobs" then _cron_jobs
+    else _jobs
     end;
 
 # Whether an object was put to sleep.
