@@ -14,7 +14,7 @@ import (
 func (c *Collector) begin(ctx context.Context, newEpoch bool) (*term, error) {
 	t := &term{
 		site: c.settings.Site, source: c.settings.Source, log: c.settings.Log,
-		rules: c.current.Load, newKinds: c.newKinds, settled: c.settings.Settled, beatNow: make(chan struct{}, 1),
+		rules: c.current.Load, newKinds: c.newKinds, settled: c.settings.Settled, tidyLog: c.settings.Tidy, beatNow: make(chan struct{}, 1),
 	}
 	var past memory
 	steps := []struct {

@@ -17,7 +17,8 @@ import (
 	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
-// Settings are what a Collector works with. All but OwnNamespace and Settled are required.
+// Settings are what a Collector works with. OwnNamespace, Settled and Tidy may be
+// left out.
 type Settings struct {
 	// Site is the name of the source.
 	Site string
@@ -32,7 +33,10 @@ type Settings struct {
 	// Settled, if not nil, is called when all that there was at the start is in the log: the most
 	// memory has been used until then. It is called from the goroutine that writes.
 	Settled func()
-	Log     *slog.Logger
+	// Tidy, if not nil, rids the log of what nothing refers to and returns how much that was. It is called
+	// now and then, and sooner when the log cannot take something.
+	Tidy func(ctx context.Context) (int, error)
+	Log  *slog.Logger
 }
 
 // Collector collects from one site.
@@ -54,6 +58,9 @@ type rules struct {
 func New(s Settings) (*Collector, error) {
 	if s.Settled == nil {
 		s.Settled = func() {}
+	}
+	if s.Tidy == nil {
+		s.Tidy = func(context.Context) (int, error) { return 0, nil }
 	}
 	if s.Site == "" || s.Source == nil || s.OpenWriter == nil || s.History == nil || s.Log == nil {
 		return nil, errors.New("collector needs a site, a source, a history, its writer and a logger")
@@ -142,6 +149,7 @@ type term struct {
 	rules       func() *rules
 	newKinds    chan struct{}
 	settled     func()
+	tidyLog     func(context.Context) (int, error)
 	beatNow     chan struct{}
 	started     atomic.Bool // a heartbeat is in the log
 	complete    atomic.Bool // and it says that every kind was listed
@@ -172,6 +180,7 @@ func (t *term) run(ctx context.Context) error {
 	}()
 	var wg sync.WaitGroup
 	wg.Go(func() { t.watchKinds(ctx) })
+	wg.Go(func() { t.admit(ctx) })
 	for range readers {
 		wg.Go(func() { t.read(ctx) })
 	}
@@ -199,6 +208,7 @@ func (t *term) gauges() (unregister func()) {
 		gauge(telemetry.MetricCollectObjects, func() int { n, _ := t.outbox.size(); return n }),
 		gauge(telemetry.MetricCollectHeld, func() int { _, n := t.outbox.size(); return n }),
 		gauge(telemetry.MetricOutboxObjects, func() int { n, _ := t.outbox.waiting(); return n }),
+		gauge(telemetry.MetricOutboxBlocked, t.outbox.standAside),
 		gauge(telemetry.MetricOutboxBytes, func() int { _, n := t.outbox.waiting(); return n }),
 	}
 	return func() {

@@ -109,6 +109,12 @@ func (o *outbox) heartbeat(now time.Time, incarnation string, problems map[strin
 			h.Failing[kind] = r.reason
 		}
 	}
+	for ref, l := range o.blocked {
+		kind := ref.GroupResource().String()
+		if h.Failing[kind] == "" {
+			h.Failing[kind] = "the log cannot take " + objectName(ref) + " now: " + l.block.reason
+		}
+	}
 	maps.Copy(h.Failing, problems)
 	return h
 }

@@ -28,6 +28,8 @@ type outbox struct {
 	kinds         map[pipeline.GroupResource]*progress
 	// refused are objects that cannot be written.
 	refused map[pipeline.Ref]refusal
+	// blocked are the lanes that stand aside, or have tried again since.
+	blocked map[pipeline.Ref]*lane
 	away    bool          // the log cannot be reached
 	room    chan struct{} // closed when waiting for room should end
 }
@@ -54,6 +56,8 @@ type lane struct {
 	inReady, inUnread bool
 	// The generations in which next and flying are counted; see progress.
 	nextGen, flyingGen uint8
+	// block is set while the lane stands aside.
+	block *block
 }
 
 // busy reports whether somebody works on the lane: it must not be taken again.
@@ -104,6 +108,7 @@ func newOutbox(site string, maxBytes int, inv *inventory) *outbox {
 		unread:  lanes{signal: make(chan struct{}, 1)},
 		kinds:   map[pipeline.GroupResource]*progress{},
 		refused: map[pipeline.Ref]refusal{},
+		blocked: map[pipeline.Ref]*lane{},
 		room:    make(chan struct{}),
 	}
 }
@@ -344,7 +349,7 @@ func (o *outbox) enqueue(ctx context.Context, ref pipeline.Ref, l *lane, s *sigh
 		p.pending[p.gen]++
 	}
 	if len(s.body) > 0 {
-		if o.bytes >= o.maxBytes {
+		if o.bytes >= o.maxBytes || !l.mayTry(s) {
 			s.body = nil // read it again when its turn comes
 		} else {
 			s.body = bytes.Clone(s.body)
@@ -352,13 +357,14 @@ func (o *outbox) enqueue(ctx context.Context, ref pipeline.Ref, l *lane, s *sigh
 		}
 	}
 	l.next = s
+	l.mayTry(s)
 	o.schedule(l)
 }
 
 // schedule queues a lane that has something to write and nobody working on it.
 func (o *outbox) schedule(l *lane) {
 	switch {
-	case l.busy() || l.next == nil:
+	case l.busy() || l.next == nil || l.standsAside():
 	case l.bodiless():
 		if !l.inUnread {
 			l.inUnread = true
@@ -391,6 +397,7 @@ func (o *outbox) retire(l *lane) {
 		ended(l.loss, nil, resultSuperseded)
 		l.loss = nil
 	}
+	o.unblock(l)
 	delete(o.lanes, l.ref)
 }
 
@@ -454,8 +461,8 @@ func (o *outbox) take(maxEvents, maxBytes int) []*lane {
 }
 
 // settle notes what became of an event: err is nil when it is durable, else the log
-// refuses it for good. The lane's last event frees it.
-func (o *outbox) settle(l *lane, done planned, err error) {
+// refuses it for good. The lane's last event frees it. unblocked is set if the lane stood aside until then.
+func (o *outbox) settle(l *lane, done planned, err error) (unblocked bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
@@ -475,13 +482,15 @@ func (o *outbox) settle(l *lane, done planned, err error) {
 		ended(done.sighting, err, resultDurable)
 	}
 	if !last {
-		return
+		return false
 	}
 	l.flying = nil
+	unblocked = o.unblock(l)
 	o.free(len(done.sighting.body))
 	o.progressOf(l.ref.GroupResource()).pending[l.flyingGen]--
 	o.schedule(l)
 	o.retire(l)
+	return unblocked
 }
 
 // refresh notes a newer version of an entry.
@@ -609,4 +618,5 @@ func (o *outbox) abandon(err error) {
 		}
 	}
 	clear(o.lanes)
+	clear(o.blocked)
 }

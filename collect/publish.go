@@ -127,7 +127,10 @@ func (t *term) writeFlights(ctx context.Context, flights []flight) error {
 	for i, s := range spans {
 		s.End(err, telemetry.String(telemetry.KeyEpoch, last.Epoch), telemetry.Int64(telemetry.KeySequence, int64(last.Seq)-int64(len(spans)-1-i))) //nolint:gosec // sequences fit
 	}
+	var blocked *pipeline.BlockedError
 	switch {
+	case errors.As(err, &blocked):
+		return t.writeOthers(ctx, flights, blocked)
 	case err == nil:
 		type sort struct {
 			kind pipeline.GroupResource
@@ -135,7 +138,11 @@ func (t *term) writeFlights(ctx context.Context, flights []flight) error {
 		}
 		written := map[sort]int64{}
 		for _, f := range flights {
-			t.outbox.settle(f.lane, f.planned, nil)
+			if t.outbox.settle(f.lane, f.planned, nil) {
+				t.log.InfoContext(ctx, "log has taken object at last", telemetry.KeyKind, f.Ref.GroupResource().String(),
+					telemetry.KeyNamespace, f.Ref.Namespace, telemetry.KeyName, f.Ref.Name)
+				t.beat()
+			}
 			written[sort{f.Ref.GroupResource(), f.Op}]++
 		}
 		for w, n := range written {
@@ -173,6 +180,7 @@ func (t *term) write(ctx context.Context, events []pipeline.Event) (pipeline.Pos
 	pause := newBackOff()
 	site := telemetry.String(telemetry.KeySite, t.site)
 	failing := ""
+	var blocked *pipeline.BlockedError
 	for {
 		begin := time.Now()
 		attempt, cancel := context.WithTimeout(ctx, appendTimeout)
@@ -187,7 +195,7 @@ func (t *term) write(ctx context.Context, events []pipeline.Event) (pipeline.Pos
 			return last, nil
 		}
 		telemetry.Add(ctx, telemetry.MetricPublishErrors, 1, site)
-		if errors.Is(err, pipeline.ErrFenced) || refused(err) || ctx.Err() != nil {
+		if errors.Is(err, pipeline.ErrFenced) || refused(err) || errors.As(err, &blocked) || ctx.Err() != nil {
 			if failing != "" {
 				t.outbox.setAway(false)
 			}

@@ -29,6 +29,7 @@ type world struct {
 	source  Source
 	log     *memlog.Log
 	config  Config
+	tidy    func(context.Context) (int, error)
 	running *collecting
 }
 
@@ -62,7 +63,7 @@ func (w *world) start() *collecting {
 	c, err := New(Settings{
 		Site: testSite, OwnNamespace: "dr-syncer", Source: w.source,
 		OpenWriter: func(ctx context.Context) (pipeline.Writer, error) { return w.log.Writer(ctx, testSite) },
-		History:    w.log.History(testSite), Config: w.config, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
+		History:    w.log.History(testSite), Config: w.config, Tidy: w.tidy, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
 	})
 	if err != nil {
 		w.t.Fatalf("New: %v", err)

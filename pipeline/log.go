@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"time"
 )
@@ -25,11 +26,27 @@ var (
 	ErrTooLarge = errors.New("the event is larger than the log accepts")
 )
 
+// BlockedError reports events of an Append that the log cannot take now, for a reason that does not
+// concern the others: there is no room for large bodies, say. Nothing was written. Without
+// those events the Append may be made at once, with them later.
+type BlockedError struct {
+	// Events are their indexes, in ascending order.
+	Events []int
+	Err    error
+}
+
+func (e *BlockedError) Error() string {
+	return fmt.Sprintf("%d events have to wait: %v", len(e.Events), e.Err)
+}
+
+// Unwrap returns the reason.
+func (e *BlockedError) Unwrap() error { return e.Err }
+
 // Writer appends to the history of one site. There is one writer at a time: see
 // ErrFenced. Its methods are not safe for concurrent use.
 type Writer interface {
 	// Append makes the events durable, in order, all or none, and returns the
-	// position of the last one. On ErrFenced, ErrTooLarge and a nil error the
+	// position of the last one. On ErrFenced, ErrTooLarge, a BlockedError and a nil error the
 	// outcome is certain. After any other error the events may or may not be in
 	// the log; calling Append again with the same events is safe: the writer
 	// finds out and appends them at most once. At most MaxBatch events, all of the

@@ -19,6 +19,8 @@ const (
 	MetricOutboxObjects
 	// MetricOutboxBytes is what their bodies occupy.
 	MetricOutboxBytes
+	// MetricOutboxBlocked is the number of them that the log cannot take now.
+	MetricOutboxBlocked
 	// MetricPublishEvents counts events made durable.
 	MetricPublishEvents
 	// MetricPublishErrors counts batches that failed.
@@ -103,6 +105,7 @@ var table = [metricCount]row{
 	MetricCollectHeld:             {"drsyncer_collect_held_objects", gauge, "{object}", "Entries from before a reset of the source, which no sweep may delete.", []string{KeySite}},
 	MetricOutboxObjects:           {"drsyncer_outbox_objects", gauge, "{object}", "Changed objects that are not durable yet.", []string{KeySite}},
 	MetricOutboxBytes:             {"drsyncer_outbox_bytes", gauge, "By", "Memory that the bodies in the outbox occupy.", []string{KeySite}},
+	MetricOutboxBlocked:           {"drsyncer_outbox_blocked_objects", gauge, "{object}", "Changed objects that the log cannot take now, while it takes others: too large for the room it has.", []string{KeySite}},
 	MetricPublishEvents:           {"drsyncer_publish_events_total", counter, "{event}", "Events made durable in the log.", []string{KeySite}},
 	MetricPublishErrors:           {"drsyncer_publish_errors_total", counter, "{error}", "Batches that could not be made durable and are tried again.", []string{KeySite}},
 	MetricPublishSeconds:          {"drsyncer_publish_seconds", histogram, "s", "Time to make one batch durable.", []string{KeySite}},

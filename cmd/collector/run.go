@@ -63,6 +63,9 @@ func (p *program) collect(ctx context.Context, health *app.Health, ready func())
 			return p.conn.Writer(ctx, p.options.site, p.options.streams)
 		},
 		History: p.conn.History(p.options.site), Config: p.config.parsed, Log: p.log,
+		Tidy: func(ctx context.Context) (int, error) {
+			return p.conn.CollectClaims(ctx, p.options.site)
+		},
 		Settled: debug.FreeOSMemory, // what the bodies of the first lists took is given back
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package natslog
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
 )
@@ -59,15 +61,25 @@ func parseClaim(s string) (claim, error) {
 	return c, nil
 }
 
+// piece is the subject of a piece. Their number is part of it: cut for another limit, the same body
+// has other pieces.
 func (s site) piece(c claim, n int) string {
-	return s.claimSubject() + "." + hex.EncodeToString(c.digest[:]) + "." + strconv.Itoa(n)
+	return s.claimSubject() + "." + hex.EncodeToString(c.digest[:]) + "." + strconv.Itoa(c.pieces) + "." + strconv.Itoa(n)
+}
+
+// cut returns a piece of the body: all are of one size, but for the last ones.
+func (c claim) cut(body []byte, n int) []byte {
+	size := (c.size + c.pieces - 1) / c.pieces
+	return body[min(n*size, c.size):min((n+1)*size, c.size)]
 }
 
 // putClaims stores the bodies that are too large for one message, durably, and
-// replaces them with claim checks.
+// replaces them with claim checks. What keeps some of them from being stored keeps nothing else out of
+// the log: it is a BlockedError.
 func (c *Conn) putClaims(ctx context.Context, s site, msgs []*nats.Msg) error {
 	limit := int(c.nc.MaxPayload()) - payloadMargin
-	for _, msg := range msgs {
+	blocked := &pipeline.BlockedError{}
+	for i, msg := range msgs {
 		if headerSize(msg.Header)+len(msg.Data) <= limit {
 			continue
 		}
@@ -75,20 +87,58 @@ func (c *Conn) putClaims(ctx context.Context, s site, msgs []*nats.Msg) error {
 			return fmt.Errorf("message on %q has %d bytes of headers, the server takes %d: %w", msg.Subject, headerSize(msg.Header), limit, pipeline.ErrTooLarge)
 		}
 		cl := claim{digest: sha256.Sum256(msg.Data), size: len(msg.Data), pieces: (len(msg.Data) + limit - 1) / limit}
-		for n := range cl.pieces {
-			piece := msg.Data[n*limit : min((n+1)*limit, len(msg.Data))]
-			_, err := c.request(ctx, &nats.Msg{Subject: s.piece(cl, n), Header: nats.Header{headerExpectStream: {s.claims()}}, Data: piece})
-			if hasCode(err, codeStoreFailed) {
-				err = fmt.Errorf("%w: the stream for large bodies is at its limit: %w", ErrFull, err)
-			}
-			if err != nil {
-				return fmt.Errorf("store a body of %d bytes: %w", cl.size, explainAPI(err))
-			}
+		err := blocked.Err
+		if err == nil || answered(err) { // else the others need not wait too for what does not answer
+			err = c.putClaim(ctx, s, cl, msg.Data)
 		}
-		msg.Header[headerClaim] = []string{cl.String()}
-		msg.Data = nil
+		switch {
+		case errors.Is(err, context.Canceled), err != nil && !c.nc.IsConnected():
+			return err // of no event in particular
+		case err != nil:
+			blocked.Events, blocked.Err = append(blocked.Events, i), err
+		default:
+			msg.Header[headerClaim] = []string{cl.String()}
+			msg.Data = nil
+		}
+	}
+	if blocked.Err != nil {
+		return blocked
 	}
 	return nil
+}
+
+// answered reports whether an error is the server's answer.
+func answered(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api)
+}
+
+func (c *Conn) putClaim(ctx context.Context, s site, cl claim, body []byte) error {
+	for n := range cl.pieces {
+		piece := cl.cut(body, n)
+		_, err := c.request(ctx, &nats.Msg{Subject: s.piece(cl, n), Header: nats.Header{headerExpectStream: {s.claims()}}, Data: piece})
+		if hasCode(err, codeStoreFailed) {
+			if c.holdsPiece(ctx, s, cl, n, piece) {
+				continue
+			}
+			err = fmt.Errorf("%w: the stream for large bodies is at its limit: %w", ErrFull, err)
+		}
+		if err != nil {
+			return fmt.Errorf("store a body of %d bytes: %w", cl.size, explainAPI(err))
+		}
+	}
+	return nil
+}
+
+// holdsPiece reports whether a piece was stored, and lately enough not to be collected before its record
+// is there. A full stream does not even take what it holds already.
+func (c *Conn) holdsPiece(ctx context.Context, s site, cl claim, n int, piece []byte) bool {
+	reply, err := c.directGetOnce(ctx, s.claims(), s.piece(cl, n))
+	if err != nil || !bytes.Equal(reply.Data, piece) {
+		return false
+	}
+	stored, err := time.Parse(time.RFC3339Nano, reply.Header.Get(headerTimeStamp))
+	return err == nil && time.Since(stored) < claimGrace/2
 }
 
 // errNoBody reports a claim check whose body is not in the log.
@@ -122,28 +172,39 @@ func (c *Conn) body(ctx context.Context, s site, check string) ([]byte, error) {
 func (c *Conn) directGet(ctx context.Context, stream, subject string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	request := apiPrefix + "DIRECT.GET." + stream + "." + subject
-	ctx, explain, stop := c.waits.watch(ctx, request)
-	defer stop()
 	var data []byte
 	attempt := func() error {
-		reply, err := c.nc.RequestWithContext(ctx, request, nil)
-		if err != nil {
-			return backoff.Permanent(explainAPI(explain(err)))
-		}
-		switch status := reply.Header.Get("Status"); status {
-		case "":
+		reply, err := c.directGetOnce(ctx, stream, subject)
+		switch {
+		case err == nil:
 			data = reply.Data
-			return nil
-		case "404":
-			return fmt.Errorf("%w: %w", pipeline.ErrForeign, errNoBody)
-		default:
-			return backoff.Permanent(fmt.Errorf("status %s %s", status, reply.Header.Get("Description")))
+		case !errors.Is(err, errNoBody):
+			err = backoff.Permanent(err)
 		}
+		return err
 	}
 	policy := backoff.WithMaxRetries(backoff.NewExponentialBackOff(backoff.WithInitialInterval(20*time.Millisecond)), 5)
 	if err := backoff.Retry(attempt, backoff.WithContext(policy, ctx)); err != nil {
 		return nil, fmt.Errorf("read %q of stream %q: %w", subject, stream, err)
 	}
 	return data, nil
+}
+
+// directGetOnce asks once for the last message on a subject. None is errNoBody.
+func (c *Conn) directGetOnce(ctx context.Context, stream, subject string) (*nats.Msg, error) {
+	request := apiPrefix + "DIRECT.GET." + stream + "." + subject
+	ctx, explain, stop := c.waits.watch(ctx, request)
+	defer stop()
+	reply, err := c.nc.RequestWithContext(ctx, request, nil)
+	if err != nil {
+		return nil, explainAPI(explain(err))
+	}
+	switch status := reply.Header.Get("Status"); status {
+	case "":
+		return reply, nil
+	case "404":
+		return nil, fmt.Errorf("%w: %w", pipeline.ErrForeign, errNoBody)
+	default:
+		return nil, fmt.Errorf("status %s %s", status, reply.Header.Get("Description"))
+	}
 }

@@ -16,10 +16,15 @@ const claimGrace = time.Hour
 
 // CollectClaims removes the large bodies to which no record of the site refers
 // any more: retention has removed the records, or an append was given up. It
-// reads the headers of the whole history, so it is for now and then; an embedded
-// server does it for its sites by itself. It may run beside everything else.
-// It returns the number of bodies removed.
+// reads the headers of the whole history, so it is for now and then. It may run beside everything else.
+// It returns the number of bodies removed. An embedded server does it for its sites by itself: there this
+// only asks it to do so soon, and returns 0.
 func (c *Conn) CollectClaims(ctx context.Context, siteName string) (int, error) {
+	if r, ok := c.admin.(*remote); ok {
+		if err := r.tidy(ctx, siteOf(siteName)); !errors.Is(err, errNoSteward) {
+			return 0, err
+		}
+	}
 	removed, err := c.collectClaims(ctx, siteOf(siteName), time.Now().Add(-claimGrace))
 	if err != nil {
 		return removed, fmt.Errorf("collect the large bodies of site %q: %w", siteName, err)

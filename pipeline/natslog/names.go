@@ -36,6 +36,7 @@ const (
 	headerClaim = "Drs-Claim"
 
 	headerStreamSource  = "Nats-Stream-Source"
+	headerTimeStamp     = "Nats-Time-Stamp"
 	headerExpectStream  = "Nats-Expected-Stream"
 	headerExpectLastSeq = "Nats-Expected-Last-Sequence"
 	headerBatchID       = "Nats-Batch-Id"

@@ -28,6 +28,7 @@ const (
 	verbBegin  = "begin"
 	verbReader = "reader"
 	verbAppend = "append"
+	verbTidy   = "tidy"
 )
 
 // readerSlots is how many readers of one site there may be at once. Their names
@@ -161,6 +162,12 @@ func (r *remote) appendOf(ctx context.Context, s site, at pipeline.Position) (st
 	return reply.Append, err
 }
 
+// tidy asks for the site's unused large bodies to be collected soon.
+func (r *remote) tidy(ctx context.Context, s site) error {
+	_, err := r.ask(ctx, s, verbTidy, stewardRequest{})
+	return err
+}
+
 // steward answers the requests of the sites' users.
 type steward struct {
 	conn *Conn
@@ -171,6 +178,9 @@ type steward struct {
 	stop  context.CancelFunc
 	ctx   context.Context //nolint:containedctx // the life of the service, ended by close
 
+	// untidy are sites that ask for their large bodies to be collected. Who finds it full asks again.
+	untidy chan string
+
 	mu     sync.Mutex
 	next   map[string]int // reader slot by site
 	closed bool           // no more work is taken
@@ -180,13 +190,15 @@ const (
 	stewardWorkers = 8
 	stewardTimeout = 15 * time.Second
 	sweepEvery     = 6 * time.Hour
+	// tidyLeast is the least time between two collections that a site asks for.
+	tidyLeast = 5 * time.Minute
 )
 
 func startSteward(conn *Conn, log *slog.Logger) (*steward, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	st := &steward{
 		conn: conn, log: log, slots: make(chan struct{}, stewardWorkers),
-		ctx: ctx, stop: cancel, next: make(map[string]int),
+		ctx: ctx, stop: cancel, next: make(map[string]int), untidy: make(chan string, stewardWorkers),
 	}
 	if _, err := conn.nc.Subscribe(pipeline.SubjectPrefix+".*.ctl.*", st.take); err != nil {
 		cancel()
@@ -200,16 +212,34 @@ func startSteward(conn *Conn, log *slog.Logger) (*steward, error) {
 func (st *steward) sweep() {
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
+	asked := map[string]time.Time{}
 	for {
+		var err error
 		select {
 		case <-st.ctx.Done():
 			return
 		case <-ticker.C:
+			clear(asked)
+			err = st.sweepOnce(st.ctx)
+		case name := <-st.untidy:
+			if time.Since(asked[name]) < tidyLeast {
+				continue
+			}
+			err = st.collect(st.ctx, name)
+			asked[name] = time.Now()
 		}
-		if err := st.sweepOnce(st.ctx); err != nil && st.ctx.Err() == nil {
+		if err != nil && st.ctx.Err() == nil {
 			st.log.Warn("cannot collect unused large bodies", slog.Any(telemetry.KeyError, err))
 		}
 	}
+}
+
+func (st *steward) collect(ctx context.Context, siteName string) error {
+	removed, err := st.conn.CollectClaims(ctx, siteName)
+	if removed > 0 {
+		st.log.Info("removed unused large bodies", slog.String(telemetry.KeySite, siteName), slog.Int(telemetry.KeyCount, removed))
+	}
+	return err
 }
 
 func (st *steward) sweepOnce(ctx context.Context) error {
@@ -225,11 +255,7 @@ func (st *steward) sweepOnce(ctx context.Context) error {
 		return lister.Err()
 	})
 	for _, name := range sites {
-		removed, collectErr := st.conn.CollectClaims(ctx, name)
-		err = errors.Join(err, collectErr)
-		if removed > 0 {
-			st.log.Info("removed unused large bodies", slog.String(telemetry.KeySite, name), slog.Int(telemetry.KeyCount, removed))
-		}
+		err = errors.Join(err, st.collect(ctx, name))
 	}
 	return err
 }
@@ -315,6 +341,11 @@ func (st *steward) answer(ctx context.Context, msg *nats.Msg) (reply stewardRepl
 		}
 	case verbAppend:
 		reply.Append, err = do.appendOf(ctx, s, q.At)
+	case verbTidy:
+		select {
+		case st.untidy <- name:
+		default:
+		}
 	default:
 		err = fmt.Errorf("unknown request %q", msg.Subject)
 	}

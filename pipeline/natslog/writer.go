@@ -97,10 +97,7 @@ func (w *Writer) Append(ctx context.Context, events []pipeline.Event) (pipeline.
 // append stores msgs unless an earlier attempt did. Each round but the last
 // finds out that a flight has landed, so there are no more rounds than flights.
 func (w *Writer) append(ctx context.Context, msgs []*nats.Msg, sum [sha256.Size]byte) (pipeline.Position, error) {
-	if err := w.conn.putClaims(ctx, w.site, msgs); err != nil {
-		return pipeline.Position{}, err
-	}
-	for refused := false; ; {
+	for refused, stored := false, false; ; {
 		if len(w.flights) > 0 {
 			landed, err := w.resolve(ctx, refused)
 			if err != nil {
@@ -113,6 +110,12 @@ func (w *Writer) append(ctx context.Context, msgs []*nats.Msg, sum [sha256.Size]
 					return w.Position(), nil
 				}
 			}
+		}
+		if !stored { // not before it is certain what became of earlier attempts
+			if err := w.conn.putClaims(ctx, w.site, msgs); err != nil {
+				return pipeline.Position{}, err
+			}
+			stored = true
 		}
 		f := w.takeOff(uint64(len(msgs)), sum)
 		msgs[0].Header[headerExpectStream] = []string{w.site.history(w.epoch)}
