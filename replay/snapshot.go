@@ -44,7 +44,7 @@ func (p *Past) snapshot(ctx context.Context, state iter.Seq2[pipeline.Record, er
 			return m, err
 		}
 	}
-	if existing, err := p.named(ctx, m.Name); err == nil && existing.Digest == m.Digest {
+	if existing, err := p.Find(ctx, m.Name); err == nil && existing.Digest == m.Digest {
 		return existing, nil
 	}
 	if err := p.Snapshots.Put(ctx, m, bytes.NewReader(file)); err != nil {
@@ -136,8 +136,8 @@ func (p *Past) now() time.Time {
 	return time.Now()
 }
 
-// named finds a snapshot by its name.
-func (p *Past) named(ctx context.Context, name string) (pipeline.Manifest, error) {
+// Find returns the snapshot of a name, or ErrNoSnapshot.
+func (p *Past) Find(ctx context.Context, name string) (pipeline.Manifest, error) {
 	list, err := p.Snapshots.List(ctx)
 	if err != nil {
 		return pipeline.Manifest{}, err
@@ -149,15 +149,10 @@ func (p *Past) named(ctx context.Context, name string) (pipeline.Manifest, error
 	return list[i], nil
 }
 
-// Find returns the snapshot of a name, or ErrNoSnapshot.
-func (p *Past) Find(ctx context.Context, name string) (pipeline.Manifest, error) {
-	return p.named(ctx, name)
-}
-
 // Verify reads a snapshot whole and compares it with its manifest. One that is not
 // what was written is ErrDamaged.
 func (p *Past) Verify(ctx context.Context, name string) (pipeline.Manifest, error) {
-	said, err := p.named(ctx, name)
+	said, err := p.Find(ctx, name)
 	if err != nil {
 		return said, err
 	}

@@ -23,7 +23,10 @@ func TestConformance(t *testing.T) {
 			DeadLetters: func(_ testing.TB, dest string) pipeline.DeadLetters {
 				return l.DeadLetters(dest)
 			},
-			Trim: func(_ testing.TB, site string, before uint64) { l.Trim(site, before) },
+			Archive:      func(_ testing.TB, site string) pipeline.Archive { return l.Archive(site) },
+			TrimsExactly: true,
+			Snapshots:    func(_ testing.TB, site string) pipeline.Snapshots { return l.Snapshots(site) },
+			Trim:         func(_ testing.TB, site string, before uint64) { l.Trim(site, before) },
 			PublishRaw: func(t testing.TB, site string, m pipeline.Message) {
 				if _, err := l.Publish(site, m); err != nil {
 					t.Fatal(err)

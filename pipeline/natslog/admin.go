@@ -38,8 +38,12 @@ type readRequest struct {
 	// Kind, if not nil, reads objects of that kind only.
 	Kind *pipeline.GroupResource `json:"kind,omitempty"`
 	// Heartbeat reads heartbeats only.
-	Heartbeat   bool `json:"heartbeat,omitempty"`
-	HeadersOnly bool `json:"headersOnly,omitempty"`
+	Heartbeat bool `json:"heartbeat,omitempty"`
+	// Ref, if not nil, reads the records of that object only. Its site does not matter.
+	Ref *pipeline.Ref `json:"ref,omitempty"`
+	// Since, if set, reads from the first record stored then or later, not from Start.
+	Since       time.Time `json:"since,omitzero"`
+	HeadersOnly bool      `json:"headersOnly,omitempty"`
 }
 
 func (r readRequest) stream(s site) string {
@@ -55,7 +59,14 @@ func (r readRequest) config(s site) jetstream.ConsumerConfig {
 		OptStartSeq:   max(r.Start, 1),
 		HeadersOnly:   r.HeadersOnly,
 	}
+	if !r.Since.IsZero() {
+		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, 0, &r.Since
+	}
 	switch {
+	case r.Ref != nil:
+		ref := *r.Ref
+		ref.Site = s.name
+		cfg.FilterSubject = ref.Subject()
 	case r.Heartbeat:
 		cfg.FilterSubject = pipeline.HeartbeatSubject(s.name)
 	case r.Kind != nil:

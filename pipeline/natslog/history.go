@@ -160,7 +160,11 @@ func (m message) record(ctx context.Context, c *Conn, s site, headersOnly bool) 
 		err = fmt.Errorf("%w: message on %q is of another site", pipeline.ErrForeign, m.subject)
 	}
 	if err != nil {
-		return pipeline.Record{Position: m.at, Stored: m.stored}, fmt.Errorf("record %s: %w", m.at, err)
+		rec.Event = pipeline.Event{}
+		if ref, refErr := pipeline.ParseRef(m.subject); refErr == nil && ref.Site == s.name {
+			rec.Ref = ref
+		}
+		return rec, fmt.Errorf("record %s: %w", m.at, err)
 	}
 	return rec, nil
 }

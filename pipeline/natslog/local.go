@@ -49,7 +49,9 @@ func (l *local) histories(ctx context.Context, s site) (siteState, error) {
 				Epoch: epoch, Stream: info.Config.Name,
 				Open:  slices.Contains(info.Config.Subjects, s.objects()),
 				First: info.State.FirstSeq, Last: info.State.LastSeq, Messages: info.State.Msgs,
-				Bytes: info.State.Bytes, LastTime: info.State.LastTime,
+				Bytes: info.State.Bytes, Limit: uint64(max(0, info.Config.MaxBytes)),
+				FirstTime: info.State.FirstTime, LastTime: info.State.LastTime,
+				After: parsePosition(info.Config.Metadata[metaAfter]),
 			})
 		}
 		return lister.Err()
@@ -121,7 +123,7 @@ func (l *local) open(ctx context.Context, s site, o StreamOptions, floor pipelin
 		newest.Open = false
 	}
 	if !ok || !newest.Open {
-		if err := l.create(ctx, o.history(s, nextEpoch(newest.Epoch))); err != nil && !hasCode(err, codeSubjectOverlap) {
+		if err := l.follow(ctx, s, o, newest.Epoch); err != nil && !hasCode(err, codeSubjectOverlap) {
 			return st, err
 		}
 		// On an overlap somebody else was faster: theirs is the newest.
@@ -148,7 +150,7 @@ func (l *local) begin(ctx context.Context, s site, o StreamOptions, at pipeline.
 	if err := l.closeHistory(ctx, s, newest.Epoch); err != nil {
 		return st, err
 	}
-	if err := l.create(ctx, o.history(s, nextEpoch(newest.Epoch))); err != nil {
+	if err := l.follow(ctx, s, o, newest.Epoch); err != nil {
 		if hasCode(err, codeSubjectOverlap) {
 			err = fmt.Errorf("begin an epoch after %s: %w", at, pipeline.ErrFenced)
 		}
@@ -159,6 +161,21 @@ func (l *local) begin(ctx context.Context, s site, o StreamOptions, at pipeline.
 	}
 	l.announce(s)
 	return l.settle(ctx, s, o)
+}
+
+// follow makes the history of the epoch after one that is closed, or of the first
+// if there is none. It notes where the one before ended, so that it is known later
+// whether something between the two has gone.
+func (l *local) follow(ctx context.Context, s site, o StreamOptions, before string) error {
+	cfg := o.history(s, nextEpoch(before))
+	if before != "" {
+		end, err := l.conn.lastSeq(ctx, s.history(before))
+		if err != nil {
+			return err
+		}
+		cfg.Metadata[metaAfter] = pipeline.Position{Epoch: before, Seq: end}.String()
+	}
+	return l.create(ctx, cfg)
 }
 
 // keepNewest closes all histories but the newest. A single server checks that no

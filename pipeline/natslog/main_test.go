@@ -108,7 +108,11 @@ func harness(c *Conn) pipelinetest.Harness {
 			}
 			return d
 		},
-		Trim: func(t testing.TB, site string, before uint64) { trim(t, c, site, before) },
+		Trim:    func(t testing.TB, site string, before uint64) { trim(t, c, site, before) },
+		Archive: func(_ testing.TB, site string) pipeline.Archive { return c.Archive(site) },
+		Snapshots: func(_ testing.TB, site string) pipeline.Snapshots {
+			return c.Snapshots(site, SnapshotOptions{MaxBytes: 64 << 20, Replicas: 1})
+		},
 		PublishRaw: func(t testing.TB, _ string, m pipeline.Message) {
 			t.Helper()
 			msg := &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}

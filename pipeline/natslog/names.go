@@ -19,6 +19,8 @@ const (
 	metaSite   = "drs.site"
 	metaEpoch  = "drs.epoch"
 	metaFormat = "drs.format"
+	// metaAfter, on a history, is the position at which the epoch before had ended.
+	metaAfter = "drs.after"
 	// metaFollow tells which subscription a consumer belongs to, metaAttempt which
 	// of its attempts made it.
 	metaFollow  = "drs.follow"
@@ -77,6 +79,17 @@ func (s site) epochOf(stream string) (string, bool) {
 		return "", false
 	}
 	return epoch, validEpoch(epoch)
+}
+
+// parsePosition is the inverse of pipeline.Position.String for the positions that
+// metadata hold; anything else is zero.
+func parsePosition(text string) pipeline.Position {
+	epoch, number, _ := strings.Cut(text, "/")
+	seq, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || !validEpoch(epoch) {
+		return pipeline.Position{}
+	}
+	return pipeline.Position{Epoch: epoch, Seq: seq}
 }
 
 func validEpoch(epoch string) bool {

@@ -179,10 +179,13 @@ func raise(have, want jetstream.StreamConfig) (jetstream.StreamConfig, bool, err
 	next := have
 	next.MaxBytes = larger(have.MaxBytes, want.MaxBytes)
 	next.MaxAge = time.Duration(larger(int64(have.MaxAge), int64(want.MaxAge)))
+	if have.MaxMsgs > 0 { // it is only ever set for the moment of a trimming
+		next.MaxMsgs = -1
+	}
 	next.Replicas = max(have.Replicas, want.Replicas)
 	next.AllowDirect = want.AllowDirect
 	next.AllowAtomicPublish = want.AllowAtomicPublish
-	changed := next.MaxBytes != have.MaxBytes || next.MaxAge != have.MaxAge || next.Replicas != have.Replicas ||
+	changed := next.MaxBytes != have.MaxBytes || next.MaxAge != have.MaxAge || have.MaxMsgs > 0 || next.Replicas != have.Replicas ||
 		next.AllowDirect != have.AllowDirect || next.AllowAtomicPublish != have.AllowAtomicPublish
 	return next, changed, nil
 }
@@ -199,14 +202,19 @@ func larger(a, b int64) int64 {
 
 // historyState is what is known of one epoch.
 type historyState struct {
-	Epoch    string    `json:"epoch"`
-	Stream   string    `json:"stream"`
-	Open     bool      `json:"open"` // it listens: appends go here
-	First    uint64    `json:"first"`
-	Last     uint64    `json:"last"`
-	Messages uint64    `json:"messages"`
-	Bytes    uint64    `json:"bytes"`
-	LastTime time.Time `json:"lastTime"`
+	Epoch    string `json:"epoch"`
+	Stream   string `json:"stream"`
+	Open     bool   `json:"open"` // it listens: appends go here
+	First    uint64 `json:"first"`
+	Last     uint64 `json:"last"`
+	Messages uint64 `json:"messages"`
+	Bytes    uint64 `json:"bytes"`
+	// Limit is what it may occupy, 0 if there is none.
+	Limit     uint64    `json:"limit,omitempty"`
+	FirstTime time.Time `json:"firstTime"`
+	LastTime  time.Time `json:"lastTime"`
+	// After is where the epoch before had ended, zero for the first of the site.
+	After pipeline.Position `json:"after"`
 }
 
 // siteState is what is known of a site's streams at one moment.

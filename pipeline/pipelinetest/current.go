@@ -25,6 +25,25 @@ var currentCases = []logCase{
 			}
 		}
 	}},
+	{name: "in the order of positions", run: func(ctx context.Context, t *testing.T, h Harness) {
+		w := h.OpenWriter(t, site)
+		r := refs(50)
+		for version := 1; version <= 200; version += 4 {
+			mustAppend(ctx, t, w, Put(r[version*7%50], version), Put(r[version*11%50], version+1), Put(r[version*13%50], version+2))
+			if version == 101 {
+				if _, err := w.NewEpoch(ctx); err != nil {
+					t.Fatalf("new epoch: %v", err)
+				}
+			}
+		}
+		var last pipeline.Position
+		for rec, err := range h.History(t, site).Current(ctx, pipeline.Query{}) {
+			if err != nil || rec.Position.Compare(last) <= 0 {
+				t.Fatalf("current yields %s at %s after %s, %v", rec.Ref, rec.Position, last, err)
+			}
+			last = rec.Position
+		}
+	}},
 	{name: "put after delete", run: func(ctx context.Context, t *testing.T, h Harness) {
 		w := h.OpenWriter(t, site)
 		mustAppend(ctx, t, w, Put(refs(1)[0], 1), Delete(refs(1)[0], 2), Put(refs(1)[0], 3))

@@ -24,6 +24,12 @@ type Harness struct {
 	// Trim drops the records before a sequence from a site's current epoch, as
 	// retention does. Without it the cases that need it are left out.
 	Trim func(t testing.TB, site string, before uint64)
+	// Archive looks back into a site's history. Without it the cases that need it are left out.
+	Archive func(t testing.TB, site string) pipeline.Archive
+	// TrimsExactly says that Archive.Trim keeps nothing that it need not.
+	TrimsExactly bool
+	// Snapshots keeps a site's snapshots. Without it the cases that need it are left out.
+	Snapshots func(t testing.TB, site string) pipeline.Snapshots
 	// PublishRaw puts a message into a site's history, as a stranger could.
 	// Without it the cases that need it are left out.
 	PublishRaw func(t testing.TB, site string, m pipeline.Message)
@@ -44,6 +50,8 @@ func TestLog(t *testing.T, open func(t *testing.T) Harness) {
 		{"Current", currentCases},
 		{"Follow", followCases},
 		{"Foreign", foreignCases},
+		{"Archive", archiveCases},
+		{"Snapshots", snapshotCases},
 		{"DeadLetters", deadLetterCases},
 	}
 	for _, g := range groups {
@@ -71,6 +79,8 @@ type logCase struct {
 }
 
 func needsTrim(h Harness) bool       { return h.Trim != nil }
+func needsArchive(h Harness) bool    { return h.Archive != nil }
+func needsSnapshots(h Harness) bool  { return h.Snapshots != nil }
 func needsPublishRaw(h Harness) bool { return h.PublishRaw != nil }
 
 // site is the site of all cases that need just one: a name that needs escaping.
