@@ -7,6 +7,7 @@ ROOT := $(CURDIR)
 BIN := $(ROOT)/bin
 TOOLS := $(ROOT)/.cache/bin
 KUBE := $(TOOLS)/kube
+RSYNC := $(TOOLS)/rsync
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 GO_NEEDED := 1.26
@@ -46,7 +47,7 @@ demo: kube build ## Replicate an application between two real API servers, and w
 	@tools/progress.sh "Building the demo" 0 go build -buildvcs=false -o $(TOOLS)/demo ./test/demo && KEEP=$(KEEP) exec $(TOOLS)/demo
 
 .PHONY: test
-test: kube build ## Run every test: unit, conformance, integration (no root needed)
+test: kube rsync build ## Run every test: unit, conformance, integration (no root needed)
 	@$(if $(RACE),CGO_ENABLED=1) go run ./test/run $(if $(RACE),-race) $(PKG)
 
 .PHONY: race
@@ -62,8 +63,12 @@ build: prerequisites ## Build the products into bin/
 kube: prerequisites ## Build the Kubernetes that tests and demo run against
 	@test/kube/build.sh $(KUBE)
 
+.PHONY: rsync
+rsync: prerequisites ## Fetch an rsync that is new enough for the mover, unless there is one
+	@tools/rsync.sh $(RSYNC)
+
 .PHONY: bench
-bench: kube build ## Measure the figures of merit; writes test/bench/results.json
+bench: kube rsync build ## Measure the figures of merit; writes test/bench/results.json
 	@go run ./test/bench $(if $(ONLY),-only $(ONLY))
 
 .PHONY: fuzz
