@@ -81,14 +81,22 @@ func encode(e Event) (Message, error) {
 	if err != nil {
 		return Message{}, fmt.Errorf("observed: %w", err)
 	}
-	m := Message{Subject: subjectOf(e), Header: make(map[string][]string, 16)}
+	// With room for what a log adds. The values lie side by side: one allocation for all.
+	m := Message{Subject: subjectOf(e), Header: make(map[string][]string, 24)}
 	if len(m.Subject) > maxSubject {
 		return Message{}, fmt.Errorf("subject has %d bytes: %w", len(m.Subject), ErrTooLarge)
 	}
+	values := make([]string, 0, 16)
+	var tooLarge error
 	set := func(key, value string) {
-		if value != "" {
-			m.Header[key] = []string{value}
+		switch {
+		case value == "":
+			return
+		case len(value) > maxHeaderValue && tooLarge == nil:
+			tooLarge = fmt.Errorf("%s has %d bytes: %w", key, len(value), ErrTooLarge)
 		}
+		values = append(values, value)
+		m.Header[key] = values[len(values)-1 : len(values) : len(values)]
 	}
 	set(HeaderSpecVersion, specVersion)
 	set(HeaderID, percentEncode(messageID(e)))
@@ -115,12 +123,7 @@ func encode(e Event) (Message, error) {
 		m.Data, encoding = deflate(e.Body)
 		set(HeaderContentEncoding, encoding)
 	}
-	for key, values := range m.Header {
-		if len(values[0]) > maxHeaderValue {
-			return Message{}, fmt.Errorf("%s has %d bytes: %w", key, len(values[0]), ErrTooLarge)
-		}
-	}
-	return m, nil
+	return m, tooLarge
 }
 
 // Decode reads a message that Encode wrote. Whatever else it is handed, it

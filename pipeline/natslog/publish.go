@@ -25,8 +25,9 @@ type pubAck struct {
 
 // publish stores messages in one stream, all or none, and returns the sequence
 // of the last. It is one publish or one atomic batch, of which the first message
-// must carry whatever conditions there are. After an error that is not an
-// APIError the messages may have been stored.
+// must carry whatever conditions there are. A batch within the window costs one
+// round trip: whatever is wrong with its beginning is told at its end. After an
+// error that is not an APIError the messages may have been stored.
 func (c *Conn) publish(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
 	batch := ""
 	if len(msgs) > 1 {
@@ -53,8 +54,7 @@ func (c *Conn) publish(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
 				return 0, fmt.Errorf("the server took %d of %d messages at sequence %d", ack.Count, len(msgs), ack.Seq)
 			}
 			return ack.Seq, nil
-		case i == 0 || unanswered > batchWindow:
-			// The first answer tells early whether the stream takes batches at all.
+		case unanswered > batchWindow:
 			if _, err := c.request(ctx, msg); err != nil {
 				return 0, err
 			}

@@ -85,7 +85,9 @@ func (o StreamOptions) history(s site, epoch string) jetstream.StreamConfig {
 
 // current is derived: what a crash takes from its end is taken from the history
 // again. So one server alone need not sync each of its messages, which would cost
-// the history as much again.
+// the history as much again. It is not compressed either: the server does that
+// block by block behind the writes, and holds few blocks of it that are not
+// rewritten soon.
 func (o StreamOptions) current(s site) jetstream.StreamConfig {
 	persist := jetstream.DefaultPersistMode
 	if o.Replicas <= 1 {
@@ -101,7 +103,6 @@ func (o StreamOptions) current(s site) jetstream.StreamConfig {
 		MaxBytes:          o.CurrentMaxBytes,
 		MaxMsgsPerSubject: 1,
 		Replicas:          o.Replicas,
-		Compression:       jetstream.S2Compression,
 		AllowDirect:       true,
 		Metadata:          metadata(s, ""),
 	}
