@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -43,7 +44,9 @@ type Settings struct {
 	Client *kube.Client
 	// Engine does their work.
 	Engine Engine
-	Log    *slog.Logger
+	// Namespace is that of DR-Syncer itself, where rules are that several Replications share.
+	Namespace string
+	Log       *slog.Logger
 	// StatusInterval is the shortest time between two writes of one status;
 	// DefaultStatusInterval if 0.
 	StatusInterval time.Duration
@@ -86,6 +89,11 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 			}
 		},
 	}
+	r.compiler = &compiler{shared: s.Namespace, book: newRulebook(s.Client, func(ctx context.Context, namespace string) {
+		for _, owner := range r.compiler.book.usersOf(namespace) {
+			r.wake(ctx, owner)
+		}
+	})}
 	if r.interval == 0 {
 		r.interval = DefaultStatusInterval
 	}
@@ -113,7 +121,12 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 	if err := mgr.Add(synced); err != nil {
 		return fmt.Errorf("prepare the controller: %w", err)
 	}
+	watching, stopWatching := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	reading.Go(func() { r.compiler.book.run(watching) })
 	err = mgr.Start(ctx)
+	stopWatching()
+	reading.Wait()
 	r.stop()
 	if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
 		return fmt.Errorf("run the controller: %w", err)

@@ -37,6 +37,9 @@ type room struct {
 
 var rooms atomic.Int64
 
+// sharedRules is the namespace of DR-Syncer itself.
+const sharedRules = "shared-rules"
+
 func open(t *testing.T) *room {
 	t.Helper()
 	c := kubetest.Shared(t)
@@ -67,6 +70,7 @@ func (r *room) begin() {
 	go func() {
 		done <- Run(ctx, Settings{
 			Client: r.cluster.Client(), Engine: r.stage, Log: slog.New(slog.DiscardHandler), StatusInterval: 200 * time.Millisecond,
+			Namespace: sharedRules,
 		}, func() { close(ready) })
 	}()
 	stopped := false

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/transform"
 )
 
 // Engine does the work of Replications. Its methods are safe for concurrent use.
@@ -35,6 +36,8 @@ type Wish struct {
 	Spec v1alpha1.ReplicationSpec
 	// From is the position that the Replication's status tells; zero if none.
 	From pipeline.Position
+	// Rules rewrite the objects on their way.
+	Rules *transform.Set
 	// Orphaned reports that a mark on a copy is that of no Replication.
 	Orphaned func(mark string) bool
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/transform"
 )
 
 // stage is an Engine whose runs show what the test says.
@@ -30,6 +31,7 @@ type actor struct {
 	owner   string
 	spec    v1alpha1.ReplicationSpec
 	from    pipeline.Position
+	rules   *transform.Set
 	fail    chan error
 	running bool
 }
@@ -46,7 +48,7 @@ func (s *stage) Validate(spec v1alpha1.ReplicationSpec) []error {
 func (s *stage) New(w Wish) (Runner, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := &actor{stage: s, owner: w.Owner.String(), spec: w.Spec, from: w.From, fail: make(chan error)}
+	a := &actor{stage: s, owner: w.Owner.String(), spec: w.Spec, from: w.From, rules: w.Rules, fail: make(chan error)}
 	s.runs = append(s.runs, a)
 	return a, nil
 }
@@ -124,4 +126,19 @@ func (a *actor) Snapshot() Snapshot {
 	a.stage.mu.Lock()
 	defer a.stage.mu.Unlock()
 	return a.stage.snapshots[a.owner]
+}
+
+// rules names the user's rules of the owner's only running run, nil without one.
+func (s *stage) rules(owner string) []string {
+	runs, running := s.of(owner)
+	if running != 1 {
+		return nil
+	}
+	names := []string{}
+	for _, r := range runs[len(runs)-1].rules.Rules() {
+		if r.Origin.ConfigMap != "" {
+			names = append(names, r.Name)
+		}
+	}
+	return names
 }

@@ -31,6 +31,7 @@ type keeper struct {
 	mu        sync.Mutex
 	work      string // what the run was made from
 	selection string // the part of it that says which objects go where
+	edition   *edition
 	halt      func() // stops the run and waits; nil if there is none
 	run       Runner // nil between two runs
 	ended     error  // how the last run ended
@@ -40,10 +41,16 @@ type keeper struct {
 	base      string // the resource version that the last write was made from
 }
 
-// accept has the Replication run as its spec says, from the status that stands
-// in the resource. It stops the former run if the work is another.
-func (k *keeper) accept(ctx context.Context, r *v1alpha1.Replication) {
-	work, selection := workOf(r.Spec), selectionOf(r.Spec)
+// accept has the Replication run as its spec says, with these rules, from the status that stands
+// in the resource. It stops the former run if the work is another: the next goes over everything
+// again, and writes what has another result now.
+func (k *keeper) accept(ctx context.Context, r *v1alpha1.Replication, rules *edition) {
+	k.bind(r, rules)
+	if rules.set == nil {
+		k.refuse(r, *rules.problem)
+		return
+	}
+	work, selection := workOf(r.Spec)+rules.key, selectionOf(r.Spec)
 	k.mu.Lock()
 	same := k.halt != nil && k.work == work
 	if k.selection == "" && r.Status.ObservedGeneration != 0 && r.Status.ObservedGeneration != r.Generation ||
@@ -58,7 +65,7 @@ func (k *keeper) accept(ctx context.Context, r *v1alpha1.Replication) {
 		return
 	}
 	from := k.stop()
-	w := Wish{Owner: k.owner, Spec: *r.Spec.DeepCopy(), Orphaned: k.orphaned}
+	w := Wish{Owner: k.owner, Spec: *r.Spec.DeepCopy(), Rules: rules.set, Orphaned: k.orphaned}
 	if p := r.Status.Position; p != nil && p.Sequence > 0 {
 		w.From = pipeline.Position{Epoch: p.Epoch, Seq: uint64(p.Sequence)}
 	}
@@ -68,6 +75,24 @@ func (k *keeper) accept(ctx context.Context, r *v1alpha1.Replication) {
 		w.From = from // the status is not written for each
 	}
 	k.start(ctx, w)
+}
+
+// bind takes up the rules of the Replication.
+func (k *keeper) bind(r *v1alpha1.Replication, rules *edition) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.edition = rules
+	k.situation.rules = nil
+	if r.Spec.Transforms != nil {
+		k.situation.rules = &rulesInUse{count: rules.count, problem: rules.problem}
+	}
+}
+
+// rules returns those that were taken up last, nil if none were.
+func (k *keeper) rules() *edition {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.edition
 }
 
 // refuse stops the run and says why there is none.
@@ -271,6 +296,7 @@ func (k *keeper) wrote(status v1alpha1.ReplicationStatus, base string) {
 // workOf is a text that differs when the run must be another.
 func workOf(spec v1alpha1.ReplicationSpec) string {
 	spec.OnDelete = ""
+	spec.Transforms = nil // whatever it names or selects, the rules are part of the work
 	return textOf(spec)
 }
 

@@ -23,6 +23,17 @@ func newKeeper(e Engine) *keeper {
 	}
 }
 
+// plain is the edition of a Replication that uses no ConfigMaps.
+func plain(t *testing.T, repl *v1alpha1.Replication) *edition {
+	t.Helper()
+	c := &compiler{book: newRulebook(nil, nil), shared: "dr"}
+	e, err := c.edition(t.Context(), repl, nil)
+	if err != nil || e.set == nil {
+		t.Fatalf("rules: %v", err)
+	}
+	return e
+}
+
 // TestPausingCountsFromWhereTheRunStood, not from what the status said last.
 func TestPausingCountsFromWhereTheRunStood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -34,7 +45,7 @@ func TestPausingCountsFromWhereTheRunStood(t *testing.T) {
 		repl.Status.Position = &v1alpha1.Position{Epoch: "E", Sequence: 20}
 		accept := func(want pipeline.Position) {
 			t.Helper()
-			k.accept(t.Context(), repl)
+			k.accept(t.Context(), repl, plain(t, repl))
 			synctest.Wait()
 			runs, running := s.of("dr/all")
 			if running != 1 || runs[len(runs)-1].from != want {
@@ -59,7 +70,8 @@ func TestCopyingAgainKeepsItsPlace(t *testing.T) {
 		s.show("dr/all", Snapshot{
 			Stage: StageCopying, Position: pipeline.Position{Epoch: "E", Seq: 3}, Behind: 1000, Lag: 720 * time.Hour, Heard: time.Now(),
 		})
-		k.accept(t.Context(), &v1alpha1.Replication{})
+		repl := &v1alpha1.Replication{}
+		k.accept(t.Context(), repl, plain(t, repl))
 		synctest.Wait()
 		if snap := k.look(time.Now()).snapshot; snap.Lag != 720*time.Hour {
 			t.Errorf("the first copy is %s behind", snap.Lag)

@@ -28,6 +28,8 @@ var errEnded = errors.New("the run ended by itself")
 const (
 	// soon is when to look again at a resource that the cache does not show as it is yet.
 	soon = 100 * time.Millisecond
+	// unreadPause is when to look again for rules that are being read; that they were is told too.
+	unreadPause = time.Second
 	// deleteTimeout bounds one attempt at deleting copies, so that none keeps other
 	// Replications from being reconciled; deletePause is the time to the next.
 	deleteTimeout = 30 * time.Second
@@ -47,6 +49,7 @@ type reconciler struct {
 	client   client.Client
 	events   recorder
 	engine   Engine
+	compiler *compiler
 	log      *slog.Logger
 	interval time.Duration
 	// wake asks for a Replication to be reconciled.
@@ -81,9 +84,16 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	if why != nil {
 		k.refuse(repl, *why)
-	} else {
-		k.accept(ctx, repl)
+		return r.report(ctx, k, repl)
 	}
+	rules, err := r.compiler.edition(ctx, repl, k.rules())
+	if errors.Is(err, errUnread) {
+		return reconcile.Result{RequeueAfter: unreadPause}, nil
+	}
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("make the rules of replication %q: %w", key, err)
+	}
+	k.accept(ctx, repl, rules)
 	return r.report(ctx, k, repl)
 }
 
@@ -143,6 +153,7 @@ func (r *reconciler) gone(ctx context.Context, key client.ObjectKey) error {
 	delete(r.seen, key)
 	others := r.othersThan(key)
 	r.mu.Unlock()
+	r.compiler.book.use(ctx, key)
 	if k != nil {
 		k.stop()
 		k.log.InfoContext(ctx, "replication is gone")

@@ -58,7 +58,7 @@ func (e *Replays) New(w Wish) (Runner, error) {
 	}
 	applier, err := apply.New(apply.Settings{
 		Namespace: w.Owner.Namespace, Name: w.Owner.Name, Spec: w.Spec, Client: e.Client, Inventory: e.Inventory,
-		Protected: e.Protected, Orphaned: w.Orphaned, Log: e.Log,
+		Rules: w.Rules, Destination: e.Destination, Protected: e.Protected, Orphaned: w.Orphaned, Log: e.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -35,6 +36,13 @@ const (
 // refusal is why a Replication is not carried out.
 type refusal struct{ reason, message string }
 
+// rulesInUse is how many rules run, and why they are not the ones that the spec asks
+// for, if they are not.
+type rulesInUse struct {
+	count   int
+	problem *refusal
+}
+
 // situation is everything that a status follows from, beside the former one.
 type situation struct {
 	generation int64
@@ -46,6 +54,8 @@ type situation struct {
 	deleteErr error
 	paused    bool
 	refused   *refusal
+	// rules are those that spec.transforms asks for; nil if it does not.
+	rules *rulesInUse
 	// snapshot is that of the run, nil if there is none.
 	snapshot *Snapshot
 	// failing and stuck are since when objects, and the run, have been failing
@@ -66,6 +76,9 @@ func nextStatus(former v1alpha1.ReplicationStatus, s situation) v1alpha1.Replica
 		report(&next, s)
 	}
 	next.Phase = phase(next, s)
+	if s.rules == nil && s.refused == nil {
+		meta.RemoveStatusCondition(&next.Conditions, v1alpha1.ConditionTransformsReady)
+	}
 	for _, c := range conditions(former, next, s) {
 		c.ObservedGeneration = s.generation
 		c.LastTransitionTime = metav1.NewTime(s.now)
@@ -163,6 +176,9 @@ func phase(next v1alpha1.ReplicationStatus, s situation) v1alpha1.Phase {
 // of are left as they were.
 func conditions(former, next v1alpha1.ReplicationStatus, s situation) []metav1.Condition {
 	out := []metav1.Condition{ready(next, s)}
+	if s.rules != nil {
+		out = append(out, transformsReady(s))
+	}
 	if s.snapshot == nil || s.snapshot.Stage == StageStarting && s.snapshot.Err == nil {
 		return out
 	}
@@ -209,6 +225,19 @@ func ready(next v1alpha1.ReplicationStatus, s situation) metav1.Condition {
 		return no(c.Reason, c.Message)
 	}
 	return no(v1alpha1.ReasonRunFailing, "The run is tried again: "+s.snapshot.Err.Error())
+}
+
+func transformsReady(s situation) metav1.Condition {
+	problem := s.rules.problem
+	switch {
+	case problem == nil:
+		return condition(v1alpha1.ConditionTransformsReady, true, v1alpha1.ReasonRulesInUse,
+			fmt.Sprintf("%d rules of spec.transforms are in use.", s.rules.count))
+	case s.refused != nil:
+		return condition(v1alpha1.ConditionTransformsReady, false, problem.reason,
+			"Nothing is applied until this is mended, for there are no former rules:\n"+problem.message)
+	}
+	return condition(v1alpha1.ConditionTransformsReady, false, problem.reason, "The former rules stay in use until this is mended:\n"+problem.message)
 }
 
 func sourceAvailable(s situation) metav1.Condition {

@@ -33,16 +33,27 @@ func transitions(former, next v1alpha1.ReplicationStatus, parked *v1alpha1.LastE
 	}
 	if was, is := reasonOf(former, v1alpha1.ConditionReady), reasonOf(next, v1alpha1.ConditionReady); was != is {
 		switch is {
-		case v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonOverlap, v1alpha1.ReasonRunFailing:
+		case v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonOverlap, v1alpha1.ReasonRunFailing: // that rules are wrong is told below
 			happened(true, is, "Run", messageOf(next, v1alpha1.ConditionReady))
 		}
 	}
 	if former.FirstCopyTime == nil && next.FirstCopyTime != nil {
 		happened(false, "FirstCopyComplete", "Copy", fmt.Sprintf("The first copy is complete: %d objects are here.", next.Counts.Synced))
 	}
+	rulesTransition(former, next, happened)
 	sourceTransition(former, next, happened)
 	parkedTransition(former, next, parked, happened)
 	return out
+}
+
+func rulesTransition(former, next v1alpha1.ReplicationStatus, happened func(bool, string, string, string)) {
+	was, is := conditionOf(former, v1alpha1.ConditionTransformsReady), conditionOf(next, v1alpha1.ConditionTransformsReady)
+	switch {
+	case is.Status == metav1.ConditionFalse && (was.Status != metav1.ConditionFalse || was.Message != is.Message):
+		happened(true, is.Reason, "Compile", is.Message)
+	case is.Status == metav1.ConditionTrue && was.Status == metav1.ConditionFalse:
+		happened(false, "RulesMended", "Compile", is.Message)
+	}
 }
 
 func sourceTransition(former, next v1alpha1.ReplicationStatus, happened func(bool, string, string, string)) {

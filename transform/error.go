@@ -44,7 +44,7 @@ const (
 
 // Error says which rule failed on an object, and why. Its text holds nothing of
 // the object but what the rule's own error(...) says, and not even that for
-// Secrets.
+// Secrets and for rules with a parameter from one.
 type Error struct {
 	// Rule is the zero ID when no rule is to blame.
 	Rule    ID
@@ -68,8 +68,9 @@ func (e *Error) classify() error {
 	return pipeline.WithClass(pipeline.Invalid, e)
 }
 
-// describe turns what ended a program into an Error.
-func describe(id ID, kind pipeline.GroupResource, err error) *Error {
+// describe turns what ended a program into an Error. secret says that it knew something
+// that must not be told.
+func describe(id ID, secret bool, err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
@@ -85,7 +86,6 @@ func describe(id ID, kind pipeline.GroupResource, err error) *Error {
 		e.Message = err.Error()
 		return e
 	}
-	secret := kind == pipeline.GroupResource{Resource: "secrets"}
 	if raised, ok := errors.AsType[gojq.ValueError](err); ok {
 		switch v := raised.Value().(type) {
 		case string:
@@ -96,7 +96,7 @@ func describe(id ID, kind pipeline.GroupResource, err error) *Error {
 			e.Message = shorten(gojq.Preview(v))
 		}
 		if secret {
-			e.Message = "the program raised an error; what it says is withheld, for the object is a Secret"
+			e.Message = "the program raised an error; what it says is withheld, for it has to do with a Secret"
 		}
 		return e
 	}

@@ -160,8 +160,12 @@ func (r *run) from(place int, it *item) error {
 	return nil
 }
 
-// namespaces are protected by their own name.
-var namespaces = pipeline.GroupResource{Resource: "namespaces"}
+var (
+	// namespaces are protected by their own name.
+	namespaces = pipeline.GroupResource{Resource: "namespaces"}
+	// secrets are not told of.
+	secrets = pipeline.GroupResource{Resource: "secrets"}
+)
 
 func (r *run) protected(namespace string) bool {
 	return r.env.Protected != nil && r.env.Protected(namespace)
@@ -218,7 +222,7 @@ func (r *run) parentErr() error {
 }
 
 func (r *run) failure(rule *compiled, err error) error {
-	e := describe(rule.ID(), r.kind, err)
+	e := describe(rule.ID(), rule.secret || r.kind == secrets, err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		e = &Error{Rule: rule.ID(), Reason: TimedOut, Message: "did not end in time"}
 	}

@@ -71,6 +71,8 @@ type compiled struct {
 	program *program
 	// when is nil without a condition.
 	when *program
+	// secret: a parameter is from a Secret.
+	secret bool
 }
 
 // Compile compiles the rules and modules of documents. When anything is wrong
@@ -106,13 +108,14 @@ func (c *compiler) rule(r Rule, lookup Lookup) (compiled, bool) {
 	if r.when.value == "" {
 		r.when.value = r.Match.When
 	}
-	params := make(map[string]any, len(r.Params))
+	params, secret := make(map[string]any, len(r.Params)), false
 	for _, name := range sortedKeys(r.Params) {
 		p := r.Params[name]
 		params[name] = p.Value
 		if p.From == nil {
 			continue
 		}
+		secret = secret || p.From.Secret
 		if lookup == nil {
 			c.report(r.Origin, r.Name, r.jq, 0, fmt.Sprintf("param %q: %s: references cannot be resolved here", name, p.From))
 			continue
@@ -124,7 +127,7 @@ func (c *compiler) rule(r Rule, lookup Lookup) (compiled, bool) {
 		}
 		params[name] = v
 	}
-	one := compiled{Rule: r, matcher: newMatcher(&r.Match)}
+	one := compiled{Rule: r, matcher: newMatcher(&r.Match), secret: secret}
 	one.program = c.program(r.Origin, r.Name, r.jq, params)
 	if r.Match.When != "" {
 		one.when = c.program(r.Origin, r.Name, r.when, params)

@@ -13,6 +13,9 @@ const (
 	ConditionCaughtUp = "CaughtUp"
 	// ConditionDegraded is true while objects are failing or parked.
 	ConditionDegraded = "Degraded"
+	// ConditionTransformsReady is true while the rules that spec.transforms names or selects
+	// are the ones that run. It is not there without spec.transforms.
+	ConditionTransformsReady = "TransformsReady"
 )
 
 // The reasons of conditions.
@@ -35,4 +38,7 @@ const (
 	ReasonObjectsParked  = "ObjectsParked"
 	ReasonObjectsFailing = "ObjectsFailing"
 	ReasonAllApplied     = "AllApplied"
+	ReasonRulesInUse     = "RulesInUse"
+	ReasonRulesInvalid   = "RulesInvalid"
+	ReasonRulesUnread    = "RulesUnreadable"
 )

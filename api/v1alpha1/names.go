@@ -13,6 +13,8 @@ const (
 	LabelIgnore = "dr-syncer.io/ignore"
 	// AnnotationSyncNow on a Replication asks for a run with any new value.
 	AnnotationSyncNow = "dr-syncer.io/sync-now"
+	// LabelTransform with the value "true" on a ConfigMap says that it holds rules for whoever is to use them.
+	LabelTransform = "dr-syncer.io/transform"
 	// LabelScaleOverride on a source workload keeps its replicas ("true") or sets them (a number) at the destination.
 	LabelScaleOverride = "dr-syncer.io/scale-override"
 	// AnnotationOriginalReplicas on a destination workload is the source's replica count.

@@ -72,6 +72,15 @@ type ReplicationSpec struct {
 	// Retry says how failing objects are tried again before they are parked.
 	// +optional
 	Retry *RetryPolicy `json:"retry,omitempty"`
+	// Mapping gives things inside objects the names that they have here.
+	// +optional
+	Mapping *Mapping `json:"mapping,omitempty"`
+	// Standby keeps the copies asleep until failover; on if not set.
+	// +optional
+	Standby *Standby `json:"standby,omitempty"`
+	// Transforms says which rules rewrite the objects on their way. None if not set.
+	// +optional
+	Transforms *Transforms `json:"transforms,omitempty"`
 }
 
 // Source names a source.
@@ -250,7 +259,7 @@ type ReplicationStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// +optional
 	Phase Phase `json:"phase,omitempty"`
-	// Conditions: Ready, SourceAvailable, CaughtUp, Degraded.
+	// Conditions: Ready, SourceAvailable, CaughtUp, Degraded, and TransformsReady with spec.transforms.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

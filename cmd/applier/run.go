@@ -74,7 +74,7 @@ func (p *program) applying() []app.Unit {
 		app.Simple("inventory", inventory.Run),
 		app.Unit{Name: "replications", StopTimeout: runsStopTimeout, Run: func(ctx context.Context, ready func()) error {
 			return control.Run(ctx, control.Settings{
-				Client: p.client, Log: p.log, Engine: &control.Replays{
+				Client: p.client, Log: p.log, Namespace: p.options.namespace, Engine: &control.Replays{
 					Client: p.client, Inventory: inventory, DeadLetters: p.letters, Destination: p.options.destination,
 					History:   func(site string) pipeline.History { return p.conn.History(site) },
 					Protected: []string{p.options.namespace}, Log: p.log,

@@ -36,7 +36,11 @@ func (s *stage) play(ctx context.Context, p *printer) (bool, error) {
 			return false, err
 		}
 	}
-	return s.verdict(ctx, p)
+	equal, err := s.verdict(ctx, p)
+	if err != nil || !equal {
+		return false, err
+	}
+	return s.failover(ctx, p)
 }
 
 // firstCopy creates the Replication and shows how the application arrives.
@@ -144,9 +148,9 @@ func (s *stage) changes() []change {
 			"Secret shop-data/db", field("data.password", "c2Vjb25kLXBhc3N3b3Jk"),
 		},
 		{
-			"scale", "Deployment shop/web: 3 -> 6 replicas",
+			"scale", "Deployment shop/web: 3 -> 6 replicas (asleep in dr)",
 			patch("Deployment", "shop", "web", `{"spec":{"replicas":6}}`),
-			"Deployment shop/web", field("spec.replicas", "6"),
+			"Deployment shop/web", field(`metadata.annotations.dr-syncer\.io/original-replicas`, "6"),
 		},
 		{
 			"roll out", "Deployment shop/worker: image 2.4.1 -> 2.5.0",

@@ -22,12 +22,9 @@ var scope = world.Scope{
 	},
 }
 
-// verdict compares both clusters object by object and says what is so.
-func (s *stage) verdict(ctx context.Context, p *printer) (bool, error) {
-	p.act("The verdict")
-	end := p.row("", "comparing prod and dr, object by object")
-	var c world.Comparison
-	err := retry(ctx, 20*time.Second, func() error {
+// compare compares both clusters object by object until they are the same, for a while.
+func (s *stage) compare(ctx context.Context, scope world.Scope) (c world.Comparison, err error) {
+	err = retry(ctx, 20*time.Second, func() error {
 		var err error
 		if c, err = world.Compare(ctx, s.world.Prod.Client().REST(), s.world.DR.Client().REST(), scope); err != nil {
 			return err
@@ -42,6 +39,14 @@ func (s *stage) verdict(ctx context.Context, p *printer) (bool, error) {
 		}
 		return nil
 	})
+	return c, err
+}
+
+// verdict compares both clusters and says what is so.
+func (s *stage) verdict(ctx context.Context, p *printer) (bool, error) {
+	p.act("The verdict")
+	end := p.row("", "comparing prod and dr, object by object, dr asleep")
+	c, err := s.compare(ctx, scope)
 	if ctx.Err() != nil {
 		end("")
 		return false, ctx.Err()
@@ -75,10 +80,43 @@ func (s *stage) verdict(ctx context.Context, p *printer) (bool, error) {
 	}
 	good := err == nil && !stranger && s.missing == 0
 	if good {
-		p.line("\n%s", p.green(p.bold("dr is what prod is. It could take over now.")))
+		p.line("\n%s", p.green(p.bold("dr is what prod is, asleep. It could take over now.")))
 	} else {
 		s.logs(p)
 		p.line("\n%s", p.red(p.bold("dr is NOT what prod is.")))
 	}
 	return good, nil
+}
+
+// failover wakes dr and compares again: now without any allowance for sleep.
+func (s *stage) failover(ctx context.Context, p *printer) (bool, error) {
+	p.act("Wake dr: spec.standby.enabled: false")
+	end := p.row("wake", "Deployment shop/web: 6 replicas again")
+	e := s.inDR.expect("Deployment shop/web", field("spec.replicas", "6"))
+	if out, err := s.world.DR.Kubectl("patch", "replication", "shop", "-n", "default", "--type=merge", "-p", `{"spec":{"standby":{"enabled":false}}}`); err != nil {
+		end(p.red("failed"))
+		return false, fmt.Errorf("wake dr: %w: %s", err, out)
+	}
+	asked := time.Now()
+	missing := s.missing
+	if err := s.arrived(ctx, p, e, asked, end, ""); err != nil {
+		return false, err
+	}
+	awake := scope
+	awake.Awake = true
+	end = p.row("", "comparing prod and dr, object by object, dr awake")
+	c, err := s.compare(ctx, awake)
+	switch {
+	case ctx.Err() != nil:
+		end("")
+		return false, ctx.Err()
+	case err != nil || s.missing > missing:
+		end(p.red("they differ"))
+		p.line("%v", err)
+		s.logs(p)
+		return false, nil
+	}
+	end(p.green(fmt.Sprintf("%d equal, 0 different", c.Equal)))
+	p.line("\n%s", p.green(p.bold("dr is awake, and is what prod is.")))
+	return true, nil
 }

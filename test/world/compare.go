@@ -62,6 +62,9 @@ type Scope struct {
 	Namespaces map[string]string
 	// ClusterScoped names cluster-scoped objects to compare as "group/resource name".
 	ClusterScoped []string
+	// Awake says that spec.standby is disabled: the copies are to be as the source is. Otherwise
+	// they are to sleep.
+	Awake bool
 }
 
 // never are the resources that no replication should copy, so that they say
@@ -72,10 +75,14 @@ var never = map[string]bool{
 }
 
 // Compare compares two clusters object by object. It knows by itself what two
-// clusters cannot share (identities, addresses, status) and shares no code with
-// the product.
+// clusters cannot share (identities, addresses, status) and what a standby keeps from
+// working, and shares no code with the product.
 func Compare(ctx context.Context, source, destination *rest.Config, scope Scope) (Comparison, error) {
-	src, err := contents(ctx, source, scope, func(ns string) (string, bool) { to, ok := scope.Namespaces[ns]; return to, ok })
+	expect := asleep
+	if scope.Awake {
+		expect = asItIs
+	}
+	src, err := contents(ctx, source, scope, expect, func(ns string) (string, bool) { to, ok := scope.Namespaces[ns]; return to, ok })
 	if err != nil {
 		return Comparison{}, fmt.Errorf("read the source: %w", err)
 	}
@@ -83,7 +90,7 @@ func Compare(ctx context.Context, source, destination *rest.Config, scope Scope)
 	for _, to := range scope.Namespaces {
 		wanted[to] = true
 	}
-	dst, err := contents(ctx, destination, scope, func(ns string) (string, bool) { return ns, wanted[ns] })
+	dst, err := contents(ctx, destination, scope, asItIs, func(ns string) (string, bool) { return ns, wanted[ns] })
 	if err != nil {
 		return Comparison{}, fmt.Errorf("read the destination: %w", err)
 	}
@@ -110,8 +117,12 @@ func Compare(ctx context.Context, source, destination *rest.Config, scope Scope)
 	return c, nil
 }
 
-// contents reads all objects in scope, named by their destination names.
-func contents(ctx context.Context, cfg *rest.Config, scope Scope, namespace func(string) (string, bool)) (map[string]map[string]any, error) {
+func asItIs(string, *unstructured.Unstructured) {}
+
+// contents reads all objects in scope, named by their destination names. expect is given each
+// as it was read.
+func contents(ctx context.Context, cfg *rest.Config, scope Scope, expect func(kind string, o *unstructured.Unstructured), namespace func(string) (string, bool),
+) (map[string]map[string]any, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS = -1
 	disco, err := discovery.NewDiscoveryClientForConfig(cfg)
@@ -165,6 +176,7 @@ func contents(ctx context.Context, cfg *rest.Config, scope Scope, namespace func
 				case !slices.Contains(scope.ClusterScoped, kind+" "+name):
 					continue
 				}
+				expect(kind, o)
 				out[kind+" "+name] = normalize(kind, o, namespace)
 			}
 		}
@@ -221,6 +233,8 @@ func normalize(kind string, o *unstructured.Unstructured, namespace func(string)
 			}
 		}
 		_ = unstructured.SetNestedSlice(o.Object, ports, "spec", "ports")
+	case "autoscaling/horizontalpodautoscalers":
+		policiesOnly(o)
 	case "persistentvolumeclaims":
 		unstructured.RemoveNestedField(o.Object, "spec", "volumeName")
 	case "batch/jobs":
