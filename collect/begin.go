@@ -7,6 +7,7 @@ import (
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/telemetry"
+	"github.com/dr-syncer/dr-syncer/transform"
 )
 
 // begin starts a term from what the log says. It tries again for as long as source or log
@@ -54,6 +55,7 @@ func (c *Collector) begin(ctx context.Context, newEpoch bool) (*term, error) {
 	}
 	limits := t.rules().cfg.Outbox
 	t.outbox = newOutbox(t.site, int(limits.MaxBytes), past.inventory)
+	t.outbox.rules = func() *transform.Set { return t.rules().redaction }
 	if past.last != nil {
 		t.outbox.restore(past.last.Through)
 	} else {

@@ -15,9 +15,10 @@ import (
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/telemetry"
+	"github.com/dr-syncer/dr-syncer/transform"
 )
 
-// Settings are what a Collector works with. OwnNamespace, Settled and Tidy may be
+// Settings are what a Collector works with. OwnNamespace, Rules, Settled and Tidy may be
 // left out.
 type Settings struct {
 	// Site is the name of the source.
@@ -30,6 +31,8 @@ type Settings struct {
 	OpenWriter func(ctx context.Context) (pipeline.Writer, error)
 	History    pipeline.History
 	Config     Config
+	// Rules are the rules of stage source to begin with; see UseRules.
+	Rules *transform.Set
 	// Settled, if not nil, is called when all that there was at the start is in the log: the most
 	// memory has been used until then. It is called from the goroutine that writes.
 	Settled func()
@@ -42,6 +45,8 @@ type Settings struct {
 // Collector collects from one site.
 type Collector struct {
 	settings Settings
+	// configuring is held while current is replaced.
+	configuring sync.Mutex
 	current  atomic.Pointer[rules]
 	newKinds chan struct{}
 	ready    atomic.Pointer[term]
@@ -52,6 +57,8 @@ type rules struct {
 	cfg      Config
 	selector *Selector
 	cleaner  *Cleaner
+	// redaction are the rules of stage source; nil if there are none.
+	redaction *transform.Set
 }
 
 // New makes a Collector. An error is one of configuration.
@@ -66,6 +73,7 @@ func New(s Settings) (*Collector, error) {
 		return nil, errors.New("collector needs a site, a source, a history, its writer and a logger")
 	}
 	c := &Collector{settings: s, newKinds: make(chan struct{}, 1)}
+	c.current.Store(&rules{redaction: s.Rules})
 	return c, c.Configure(s.Config)
 }
 
@@ -84,12 +92,19 @@ func (c *Collector) Configure(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	c.current.Store(&rules{cfg: cfg, selector: selector, cleaner: cleaner})
+	c.configuring.Lock()
+	defer c.configuring.Unlock()
+	c.replace(&rules{cfg: cfg, selector: selector, cleaner: cleaner, redaction: c.current.Load().redaction})
+	return nil
+}
+
+// replace puts rules in force and has the kinds looked at anew. c.configuring is held.
+func (c *Collector) replace(next *rules) {
+	c.current.Store(next)
 	select {
 	case c.newKinds <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // Complete reports whether every selected kind was listed since Run began, and the log
@@ -207,6 +222,7 @@ func (t *term) gauges() (unregister func()) {
 	all := []func(){
 		gauge(telemetry.MetricCollectObjects, func() int { n, _ := t.outbox.size(); return n }),
 		gauge(telemetry.MetricCollectHeld, func() int { _, n := t.outbox.size(); return n }),
+		gauge(telemetry.MetricCollectRefused, t.outbox.refusals),
 		gauge(telemetry.MetricOutboxObjects, func() int { n, _ := t.outbox.waiting(); return n }),
 		gauge(telemetry.MetricOutboxBlocked, t.outbox.standAside),
 		gauge(telemetry.MetricOutboxBytes, func() int { _, n := t.outbox.waiting(); return n }),
@@ -229,9 +245,12 @@ func (t *term) reset(ctx context.Context, k pipeline.GroupResource, reason strin
 
 // unreadable notes an object that cannot be read.
 func (t *term) unreadable(ctx context.Context, ref pipeline.Ref, err error) {
-	t.outbox.refuse(ref, "cannot read "+objectName(ref)+": "+err.Error())
+	news := t.outbox.refuse(ref, refusal{reason: "cannot read " + objectName(ref) + ": " + err.Error()})
 	telemetry.Add(ctx, telemetry.MetricCollectErrors, 1,
 		telemetry.String(telemetry.KeySite, t.site), telemetry.String(telemetry.KeyKind, ref.GroupResource().String()))
+	if !news {
+		return
+	}
 	t.log.ErrorContext(ctx, "cannot read object", telemetry.KeyKind, ref.GroupResource().String(),
 		telemetry.KeyNamespace, ref.Namespace, telemetry.KeyName, ref.Name, telemetry.KeyError, err)
 }

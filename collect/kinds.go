@@ -55,6 +55,7 @@ func (t *term) watchKinds(ctx context.Context) {
 		if !w.look(ctx) {
 			delay = max(delay, time.Second)
 		}
+		t.outbox.retry(ctx, time.Now())
 		timer := time.NewTimer(jitter(delay))
 		select {
 		case <-ctx.Done():

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/telemetry"
+	"github.com/dr-syncer/dr-syncer/transform"
 )
 
 // outbox holds what was sighted and is not in the log yet: the newest sighting
@@ -18,6 +19,8 @@ import (
 type outbox struct {
 	site     string
 	maxBytes int
+	// rules returns the rules of stage source that are in force; nil if there can be none.
+	rules func() *transform.Set
 
 	mu    sync.Mutex
 	inv   *inventory
@@ -39,6 +42,10 @@ type refusal struct {
 	// digest of the body that the log does not take; zero if the object cannot be read.
 	digest pipeline.Digest
 	reason string
+	// again, if not nil, is what to enqueue to try again, at due; attempts have failed.
+	again    *sighting
+	due      time.Time
+	attempts int
 }
 
 // lane is one object's way into the log.
@@ -183,11 +190,26 @@ func (o *outbox) sight(ctx context.Context, ref pipeline.Ref, s *sighting) outco
 	return queued
 }
 
-// refuse notes that an object cannot be read.
-func (o *outbox) refuse(ref pipeline.Ref, reason string) {
+// refuse notes that an object cannot be read or must not be published. It reports whether
+// that is news.
+func (o *outbox) refuse(ref pipeline.Ref, r refusal) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.refused[ref] = refusal{reason: reason}
+	former, known := o.refused[ref]
+	if r.again != nil {
+		r.attempts = former.attempts + 1
+		r.due = time.Now().Add(min(firstRetry<<min(former.attempts, 10), lastRetry))
+	}
+	ref.Namespace, ref.Name = strings.Clone(ref.Namespace), strings.Clone(ref.Name)
+	o.refused[ref] = r
+	return !known || former.reason != r.reason
+}
+
+// refusals returns the number of objects that are refused.
+func (o *outbox) refusals() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.refused)
 }
 
 // touch notes that the newest known state was seen again at another version.
@@ -433,6 +455,10 @@ func (o *outbox) take(maxEvents, maxBytes int) []*lane {
 		}
 		o.ready.pop()
 		l.inReady = false
+		if l.next != nil && !l.busy() && o.stale(l.next) {
+			o.free(len(l.next.body))
+			l.next.body = nil
+		}
 		if l.next == nil || l.busy() || l.bodiless() {
 			o.schedule(l)
 			o.retire(l)
@@ -446,6 +472,7 @@ func (o *outbox) take(maxEvents, maxBytes int) []*lane {
 		l.loss = nil
 		if len(l.flying) == 0 {
 			o.inv.refresh(l.ref, number(l.next.version))
+			delete(o.refused, l.ref)
 			o.drop(l, resultUnchanged)
 			continue
 		}
@@ -468,7 +495,7 @@ func (o *outbox) settle(l *lane, done planned, err error) (unblocked bool) {
 	switch {
 	case err != nil:
 		if done.Op == pipeline.OpPut {
-			o.refused[l.ref] = refusal{done.Digest, "the log does not take " + objectName(l.ref)}
+			o.refused[l.ref] = refusal{digest: done.Digest, reason: "the log does not take " + objectName(l.ref)}
 		}
 	case done.Op == pipeline.OpPut:
 		delete(o.refused, l.ref)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/telemetry"
+	"github.com/dr-syncer/dr-syncer/transform"
 )
 
 // presence is what became of an object.
@@ -34,7 +35,9 @@ type sighting struct {
 	apiVersion, kind string
 	manager          string
 	digest           pipeline.Digest
-	body             []byte // cleaned; nil if it has to be read again
+	body             []byte // cleaned and redacted; nil if it has to be read again
+	// redaction are the rules that body went through.
+	redaction *transform.Set
 
 	trace telemetry.TraceContext
 	span  telemetry.Span

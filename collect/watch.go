@@ -80,8 +80,8 @@ func (w *handler) Observe(o kube.Object) {
 // nobody could say that they are gone.
 var errNoIdentity = pipeline.WithClass(pipeline.Malformed, errors.New("it has no UID or no resource version"))
 
-// sightingOf selects, cleans and digests an object; it returns nil for one that is frozen or cannot be
-// read. The sighting's body lies in buf, which is returned to be used again. Apart
+// sightingOf selects, cleans, redacts and digests an object; it returns nil for one that is frozen,
+// cannot be read or must not be published. The sighting's body lies in buf, which is returned to be used again. Apart
 // from buf it is safe for concurrent use.
 func (w *kindWatch) sightingOf(ctx context.Context, o kube.Object, buf []byte) (*sighting, []byte) {
 	v, err := look(o.Raw)
@@ -96,7 +96,20 @@ func (w *kindWatch) sightingOf(ctx context.Context, o kube.Object, buf []byte) (
 	case Collect:
 		s := w.sighting(present, o.UID, o.Version)
 		buf = w.cleaner.clean(buf[:0], v)
-		s.body, s.digest, s.manager = buf, pipeline.DigestOf(buf), strings.Clone(v.manager())
+		set, ref := w.term.rules().redaction, w.ref(o.Namespace, o.Name)
+		body, action, err := w.redact(ctx, set, ref, buf)
+		switch {
+		case ctx.Err() != nil:
+			return nil, buf
+		case err != nil:
+			w.term.withheld(ctx, ref, s, err)
+			return nil, buf
+		case action == Freeze:
+			return nil, buf
+		case action != Collect:
+			return w.sighting(unwanted, o.UID, o.Version), buf
+		}
+		s.body, s.digest, s.redaction, s.manager = body, pipeline.DigestOf(body), set, strings.Clone(v.manager())
 		return s, buf
 	case Skip, Ignore:
 		return w.sighting(unwanted, o.UID, o.Version), buf

@@ -15,6 +15,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/kube/kubetest"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/pipeline/memlog"
+	"github.com/dr-syncer/dr-syncer/transform"
 )
 
 const testSite = "prod"
@@ -30,6 +31,7 @@ type world struct {
 	log     *memlog.Log
 	config  Config
 	tidy    func(context.Context) (int, error)
+	rules   *transform.Set
 	running *collecting
 }
 
@@ -63,7 +65,7 @@ func (w *world) start() *collecting {
 	c, err := New(Settings{
 		Site: testSite, OwnNamespace: "dr-syncer", Source: w.source,
 		OpenWriter: func(ctx context.Context) (pipeline.Writer, error) { return w.log.Writer(ctx, testSite) },
-		History:    w.log.History(testSite), Config: w.config, Tidy: w.tidy, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
+		History:    w.log.History(testSite), Config: w.config, Rules: w.rules, Tidy: w.tidy, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)),
 	})
 	if err != nil {
 		w.t.Fatalf("New: %v", err)

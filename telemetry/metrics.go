@@ -15,6 +15,10 @@ const (
 	MetricCollectObjects
 	// MetricCollectHeld is the number of entries no sweep may delete.
 	MetricCollectHeld
+	// MetricCollectRefused is the number of objects that are not published though selected.
+	MetricCollectRefused
+	// MetricCollectRulesFailing is 1 while changed rules of stage source do not compile.
+	MetricCollectRulesFailing
 	// MetricOutboxObjects is the number of changes not durable yet.
 	MetricOutboxObjects
 	// MetricOutboxBytes is what their bodies occupy.
@@ -103,6 +107,8 @@ var table = [metricCount]row{
 	MetricCollectErrors:           {"drsyncer_collect_errors_total", counter, "{error}", "Failures of lists and watches at the source.", []string{KeySite, KeyKind}},
 	MetricCollectObjects:          {"drsyncer_collect_objects", gauge, "{object}", "Objects in the collector's inventory.", []string{KeySite}},
 	MetricCollectHeld:             {"drsyncer_collect_held_objects", gauge, "{object}", "Entries from before a reset of the source, which no sweep may delete.", []string{KeySite}},
+	MetricCollectRefused:          {"drsyncer_collect_refused_objects", gauge, "{object}", "Selected objects that are not published: a rule of stage source fails on them, or they cannot be read.", []string{KeySite}},
+	MetricCollectRulesFailing:     {"drsyncer_collect_rules_failing", gauge, "1", "1 while the rules of stage source, as the ConfigMaps have them, do not compile; former ones stay in force.", []string{KeySite}},
 	MetricOutboxObjects:           {"drsyncer_outbox_objects", gauge, "{object}", "Changed objects that are not durable yet.", []string{KeySite}},
 	MetricOutboxBytes:             {"drsyncer_outbox_bytes", gauge, "By", "Memory that the bodies in the outbox occupy.", []string{KeySite}},
 	MetricOutboxBlocked:           {"drsyncer_outbox_blocked_objects", gauge, "{object}", "Changed objects that the log cannot take now, while it takes others: too large for the room it has.", []string{KeySite}},

@@ -88,7 +88,11 @@ func Compile(docs []Document, o Options) (*Set, error) {
 	s := &Set{limits: o.Limits.withDefaults(), patterns: &patterns{known: map[string]*pattern{}}}
 	for _, r := range slices.Concat(o.Rules, rules) {
 		r.Stage = cmp.Or(r.Stage, AtDestination)
-		one, ok := c.rule(r, o.Lookup)
+		lookup := o.Lookup
+		if r.Stage != stage {
+			lookup = elsewhere{} // its values are at the other side
+		}
+		one, ok := c.rule(r, lookup)
 		if ok && r.Stage == stage {
 			s.rules = append(s.rules, one)
 		}
@@ -99,6 +103,11 @@ func Compile(docs []Document, o Options) (*Set, error) {
 	slices.SortStableFunc(s.rules, func(a, b compiled) int { return cmp.Compare(a.Order, b.Order) })
 	return s, nil
 }
+
+// elsewhere stands for values that only the other side has.
+type elsewhere struct{}
+
+func (elsewhere) Lookup(Reference) (string, error) { return "", nil }
 
 func (c *compiler) rule(r Rule, lookup Lookup) (compiled, bool) {
 	before := len(c.problems)
