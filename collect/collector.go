@@ -47,9 +47,9 @@ type Collector struct {
 	settings Settings
 	// configuring is held while current is replaced.
 	configuring sync.Mutex
-	current  atomic.Pointer[rules]
-	newKinds chan struct{}
-	ready    atomic.Pointer[term]
+	current     atomic.Pointer[rules]
+	newKinds    chan struct{}
+	ready       atomic.Pointer[term]
 }
 
 // rules are a configuration made ready.

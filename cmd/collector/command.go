@@ -27,6 +27,7 @@ type options struct {
 	nats        natslog.ConnectConfig
 	streams     natslog.StreamOptions
 	leaderElect bool
+	sourceRules bool
 	namespace   string
 }
 
@@ -43,7 +44,7 @@ const serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/n
 func defaultOptions() options {
 	o := options{
 		app: app.DefaultOptions(), kube: kube.Settings{QPS: defaultQPS, Burst: defaultBurst},
-		streams: natslog.DefaultStreamOptions(), namespace: "dr-syncer",
+		streams: natslog.DefaultStreamOptions(), namespace: "dr-syncer", sourceRules: true,
 	}
 	if text, err := os.ReadFile(serviceAccountNamespace); err == nil {
 		o.leaderElect, o.namespace = true, strings.TrimSpace(string(text))
@@ -64,7 +65,8 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 	app.RegisterStreams(fs, &o.streams)
 
 	fs.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "collect only while this process holds a lease in the cluster; needed when several run (default: true in a Pod)")
-	fs.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the lease, and not collected")
+	fs.BoolVar(&o.sourceRules, "source-rules", o.sourceRules, "run the rules of stage source in the ConfigMaps of --namespace with the label dr-syncer.io/transform: \"true\"; nothing is published unless they can be read and compile")
+	fs.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the lease and of the rules, and not collected")
 	o.app.RegisterFlags(fs)
 }
 
@@ -89,6 +91,9 @@ func (o *options) validate() error {
 	}
 	if o.leaderElect && o.namespace == "" {
 		errs = append(errs, errors.New("--namespace is empty: the lease of --leader-elect needs one"))
+	}
+	if o.sourceRules && o.namespace == "" {
+		errs = append(errs, errors.New("--namespace is empty: rules are read from one, or give --source-rules=false"))
 	}
 	o.nats.Name = "collector of " + o.site
 	if o.nats.InboxPrefix == "" {

@@ -22,9 +22,11 @@ type program struct {
 	client  *kube.Client
 	config  configFile
 	conn    *natslog.Conn
+	// rules are those of stage source; nil if they are switched off.
+	rules *sourceRules
 }
 
-// run runs the parts in order: the log, the lead, the collector.
+// run runs the parts in order: the log, the lead, the rules, the collector.
 func (p *program) run(ctx context.Context) error {
 	health := &app.Health{}
 	units := []app.Unit{{Name: "log", Run: p.connect}}
@@ -33,6 +35,11 @@ func (p *program) run(ctx context.Context) error {
 		units = append(units, app.Leading(func(ctx context.Context, elected func()) error {
 			return p.client.Lead(ctx, p.options.namespace, lease, elected)
 		}))
+	}
+	if p.options.sourceRules {
+		p.rules = newSourceRules(p.client, p.options.site, p.options.namespace, p.log)
+		health.Ready("source rules", p.rules.check)
+		units = append(units, app.Unit{Name: "source rules", Run: p.rules.run})
 	}
 	units = append(units, app.Unit{Name: "collector", Run: func(ctx context.Context, ready func()) error {
 		return p.collect(ctx, health, ready)
@@ -70,6 +77,9 @@ func (p *program) collect(ctx context.Context, health *app.Health, ready func())
 	})
 	if err != nil {
 		return err
+	}
+	if p.rules != nil {
+		p.rules.attach(collector.UseRules)
 	}
 	health.Ready("log", func(context.Context) error { return p.conn.Healthy() })
 	health.Ready("collector", func(context.Context) error {
