@@ -81,7 +81,9 @@ type History interface {
 	// the last position yielded. The sequence ends after the first error. A record
 	// that is not in our wire form is yielded as an error that wraps ErrForeign, with
 	// its position, and its Ref if it stands on an object's subject, and the sequence
-	// goes on.
+	// goes on. The history is the one of this log: if that is a copy, what its original
+	// has beyond it comes later, by Follow or another Current, and a copy that lacks
+	// records is ErrGap.
 	Current(ctx context.Context, q Query) iter.Seq2[Record, error]
 	// Follow delivers every record after the given position, in order. name
 	// identifies the consumer to operators; following under a name again ends
@@ -101,6 +103,18 @@ type State struct {
 	LastTime time.Time
 	// Bytes is what the epoch occupies.
 	Bytes uint64
+	// Origin is what is known of the original if the log holds a copy of the history,
+	// else zero.
+	Origin Origin
+}
+
+// Origin is what a copy of a history knows of its original. The original may be
+// gone: the copy is read all the same.
+type Origin struct {
+	// Last is where the original ended when it was last heard of.
+	Last Position
+	// Heard is when that was; zero if it was not since this process began.
+	Heard time.Time
 }
 
 // Subscription is a running Follow. Next is called by one goroutine; Close may

@@ -54,6 +54,8 @@ type Conn struct {
 	log    *slog.Logger
 	waits  waits
 	admin  admin
+	direct *local
+	server *Server // of an in-process connection
 	closed chan struct{}
 	close  func() error
 
@@ -70,7 +72,7 @@ func Connect(ctx context.Context, cfg ConnectConfig) (*Conn, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("connect to the log: %w", err)
 	}
-	c := &Conn{log: discardNil(cfg.Log), closed: make(chan struct{})}
+	c := &Conn{log: discardNil(cfg.Log), server: cfg.InProcess, closed: make(chan struct{})}
 	opts, err := c.options(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the log: %w", err)
@@ -88,11 +90,11 @@ func Connect(ctx context.Context, cfg ConnectConfig) (*Conn, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to the log at %s: %w", place(cfg), err), c.close())
 	}
-	direct := &local{conn: c}
+	c.direct = &local{conn: c}
 	if cfg.InProcess != nil {
-		c.admin = direct
+		c.admin = c.direct
 	} else {
-		c.admin = &remote{conn: c, direct: direct}
+		c.admin = &remote{conn: c, direct: c.direct}
 	}
 	return c, nil
 }

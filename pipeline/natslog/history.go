@@ -37,6 +37,7 @@ func (h *History) State(ctx context.Context) (pipeline.State, error) {
 		Last:     pipeline.Position{Epoch: newest.Epoch, Seq: newest.Last},
 		LastTime: newest.LastTime,
 		Bytes:    newest.Bytes,
+		Origin:   st.Origin,
 	}, nil
 }
 
@@ -60,8 +61,12 @@ func (h *History) readCurrent(ctx context.Context, q pipeline.Query, yield func(
 	if err != nil {
 		return err
 	}
-	if _, ok := st.newest(); !ok {
+	newest, ok := st.newest()
+	if !ok {
 		return pipeline.ErrNoHistory
+	}
+	if newest.lacks(st.Through) {
+		return fmt.Errorf("%w: the copy of epoch %s lacks records, a new epoch has to come over the link", pipeline.ErrGap, newest.Epoch)
 	}
 	emit := func(m message, err error) error {
 		var rec pipeline.Record

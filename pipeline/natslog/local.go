@@ -39,7 +39,11 @@ const stateRetries = 2
 func (l *local) histories(ctx context.Context, s site) (siteState, error) {
 	var st siteState
 	err := l.conn.do(ctx, func(ctx context.Context) error {
-		lister := l.conn.js.ListStreams(ctx, jetstream.WithStreamListSubject(s.all()))
+		var opts []jetstream.StreamListOpt
+		if l.conn.server == nil {
+			opts = append(opts, jetstream.WithStreamListSubject(s.all())) // all the others are not ours
+		}
+		lister := l.conn.js.ListStreams(ctx, opts...) // copies have no subjects
 		for info := range lister.Info() {
 			epoch, ok := s.epochOf(info.Config.Name)
 			if !ok {
@@ -48,6 +52,8 @@ func (l *local) histories(ctx context.Context, s site) (siteState, error) {
 			st.Histories = append(st.Histories, historyState{
 				Epoch: epoch, Stream: info.Config.Name,
 				Open:  slices.Contains(info.Config.Subjects, s.objects()),
+				Copy:  info.Config.Mirror != nil,
+				Whole: info.Config.Metadata[metaWhole] != "",
 				First: info.State.FirstSeq, Last: info.State.LastSeq, Messages: info.State.Msgs,
 				Bytes: info.State.Bytes, Limit: uint64(max(0, info.Config.MaxBytes)),
 				FirstTime: info.State.FirstTime, LastTime: info.State.LastTime,
@@ -58,6 +64,9 @@ func (l *local) histories(ctx context.Context, s site) (siteState, error) {
 	})
 	if err != nil {
 		return st, fmt.Errorf("list the streams of site %q: %w", s.name, err)
+	}
+	if l.conn.server != nil {
+		st.Origin = l.conn.server.copies.origin(s.name)
 	}
 	slices.SortFunc(st.Histories, func(a, b historyState) int { return strings.Compare(a.Epoch, b.Epoch) })
 	return st, nil
@@ -123,7 +132,7 @@ func (l *local) open(ctx context.Context, s site, o StreamOptions, floor pipelin
 		newest.Open = false
 	}
 	if !ok || !newest.Open {
-		if err := l.follow(ctx, s, o, newest.Epoch); err != nil && !hasCode(err, codeSubjectOverlap) {
+		if err := l.follow(ctx, s, o, st); err != nil && !hasCode(err, codeSubjectOverlap) {
 			return st, err
 		}
 		// On an overlap somebody else was faster: theirs is the newest.
@@ -150,7 +159,7 @@ func (l *local) begin(ctx context.Context, s site, o StreamOptions, at pipeline.
 	if err := l.closeHistory(ctx, s, newest.Epoch); err != nil {
 		return st, err
 	}
-	if err := l.follow(ctx, s, o, newest.Epoch); err != nil {
+	if err := l.follow(ctx, s, o, st); err != nil {
 		if hasCode(err, codeSubjectOverlap) {
 			err = fmt.Errorf("begin an epoch after %s: %w", at, pipeline.ErrFenced)
 		}
@@ -166,7 +175,9 @@ func (l *local) begin(ctx context.Context, s site, o StreamOptions, at pipeline.
 // follow makes the history of the epoch after one that is closed, or of the first
 // if there is none. It notes where the one before ended, so that it is known later
 // whether something between the two has gone.
-func (l *local) follow(ctx context.Context, s site, o StreamOptions, before string) error {
+func (l *local) follow(ctx context.Context, s site, o StreamOptions, st siteState) error {
+	newest, _ := st.newest()
+	before := newest.Epoch
 	cfg := o.history(s, nextEpoch(before))
 	if before != "" {
 		end, err := l.conn.lastSeq(ctx, s.history(before))
@@ -175,7 +186,7 @@ func (l *local) follow(ctx context.Context, s site, o StreamOptions, before stri
 		}
 		cfg.Metadata[metaAfter] = pipeline.Position{Epoch: before, Seq: end}.String()
 	}
-	return l.create(ctx, cfg)
+	return l.create(ctx, wholeIfFirst(cfg, st))
 }
 
 // keepNewest closes all histories but the newest. A single server checks that no

@@ -21,6 +21,9 @@ const (
 	metaFormat = "drs.format"
 	// metaAfter, on a history, is the position at which the epoch before had ended.
 	metaAfter = "drs.after"
+	// metaWhole stands on the history of an epoch that says of every object what the
+	// current state says: whoever has it needs none before.
+	metaWhole = "drs.whole"
 	// metaFollow tells which subscription a consumer belongs to, metaAttempt which
 	// of its attempts made it.
 	metaFollow  = "drs.follow"

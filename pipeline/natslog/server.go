@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -22,10 +23,13 @@ type Server struct {
 	log      *slog.Logger
 	maxStore int64
 	// owner is the key of connections from this process; it exists only in memory.
-	owner  nkeys.KeyPair
+	owner nkeys.KeyPair
+	// linker is the key of the link's own connection; it exists only in memory too.
+	linker nkeys.KeyPair
 	unlock func() error
 
 	steward *steward
+	copies  copies
 	stop    context.CancelFunc
 	guard   sync.WaitGroup
 	revived time.Time // the guard's last restart
@@ -33,8 +37,11 @@ type Server struct {
 
 	mu    sync.Mutex
 	inner *natsserver.Server // replaced when it has to be restarted
-	port  int                // kept over restarts
+	port  int                // kept over restarts, as is leafPort
 	full  error              // why writes are refused, while they are
+	// leafPort is where others link themselves to this server.
+	leafPort int
+	link     *linker // set once
 }
 
 // StartServer starts an embedded server and waits until it has recovered its
@@ -47,7 +54,7 @@ func StartServer(ctx context.Context, cfg ServerConfig) (_ *Server, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("start the embedded log: %w", err)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, port: cfg.Port}
+	s := &Server{cfg: cfg, log: cfg.Log, port: cfg.Port, leafPort: cfg.LeafPort}
 	s.finish = sync.OnceValue(s.shutdown)
 	defer func() {
 		if err != nil {
@@ -63,10 +70,16 @@ func StartServer(ctx context.Context, cfg ServerConfig) (_ *Server, err error) {
 	if s.owner, err = nkeys.CreateUser(); err != nil {
 		return nil, err
 	}
+	if s.linker, err = nkeys.CreateUser(); err != nil {
+		return nil, err
+	}
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.startSteward(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.startLink(ctx); err != nil {
 		return nil, err
 	}
 	if cfg.Port != 0 && len(cfg.Users) == 0 {
@@ -89,7 +102,7 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	inner.SetLogger(serverLog{s.log}, false, false)
-	if err := s.connectAccounts(inner); err != nil {
+	if err := errors.Join(s.connectAccounts(inner), s.connectLink(inner)); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -104,6 +117,12 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	if health := inner.Healthz(nil); health.Error != "" {
 		return fmt.Errorf("the store is not healthy: %s", health.Error)
+	}
+	if opts.LeafNode.Port != 0 {
+		s.mu.Lock()
+		s.leafPort = opts.LeafNode.Port
+		s.mu.Unlock()
+		s.log.Info("the embedded log takes links", slog.String(telemetry.KeyURL, s.LinkURL()))
 	}
 	if addr, ok := inner.Addr().(*net.TCPAddr); ok && addr != nil {
 		s.mu.Lock()
@@ -160,7 +179,10 @@ func (s *Server) options() (*natsserver.Options, error) {
 		opts.TLSVerify = tlsConfig.ClientCAs != nil
 		opts.TLSTimeout = connectTimeout.Seconds()
 	}
-	return opts, s.admit(opts)
+	if err := s.admit(opts); err != nil {
+		return nil, err
+	}
+	return opts, s.leafOptions(opts)
 }
 
 const (
@@ -180,6 +202,21 @@ func (s *Server) URL() string {
 	return s.inner.ClientURL()
 }
 
+// LinkURL is where the embedded servers of sources link themselves to this one,
+// or "" if they cannot.
+func (s *Server) LinkURL() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inner == nil || s.leafPort <= 0 {
+		return ""
+	}
+	scheme := "nats://"
+	if s.cfg.TLSCertFile != "" {
+		scheme = "tls://"
+	}
+	return scheme + net.JoinHostPort(s.cfg.LeafHost, strconv.Itoa(s.leafPort))
+}
+
 // InProcessConn opens a connection from this process. It implements
 // nats.InProcessConnProvider, so that connections outlive a restart of the
 // server inside.
@@ -196,7 +233,7 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 // door is how a connection of this process gets in.
 func (s *Server) door() []nats.Option {
 	opts := []nats.Option{nats.InProcessServer(s)}
-	if len(s.cfg.Users) > 0 {
+	if s.guarded() {
 		// The key was made by us and is a valid one.
 		public, _ := s.owner.PublicKey()
 		opts = append(opts, nats.Nkey(public, s.owner.Sign))
@@ -253,6 +290,9 @@ func (s *Server) shutdown() error {
 	if s.stop != nil {
 		s.stop()
 		s.guard.Wait()
+	}
+	if s.link != nil {
+		errs = append(errs, s.link.close())
 	}
 	if s.steward != nil {
 		errs = append(errs, s.steward.close())

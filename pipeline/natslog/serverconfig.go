@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nkeys"
@@ -41,6 +42,14 @@ type ServerConfig struct {
 	// Users that may connect. Without any, whoever reaches the port may do
 	// everything.
 	Users []User
+	// LeafHost and LeafPort are where embedded servers of sources link themselves
+	// to this one (see Link), as the Users whose Leaf is set. The port's special
+	// values are those of Port.
+	LeafHost string
+	LeafPort int
+	// Link, if not nil, links this server, which holds the log of a source, to
+	// the embedded server of the destination.
+	Link *Link
 	// MinFree is the free disk space, in bytes, below which writes are refused.
 	MinFree int64
 	// Log receives what the server has to say. Nil discards it.
@@ -58,6 +67,9 @@ type User struct {
 	// to its history and read it back. Empty permits everything except
 	// destroying history; that is for appliers and operators.
 	Site string
+	// Leaf makes it the user of a source's embedded server, which links itself to
+	// this one; Site is needed then. All it may do is have its history copied.
+	Leaf bool
 }
 
 // DefaultServerConfig is durable, listens nowhere and accepts the API server's
@@ -96,6 +108,15 @@ func (c ServerConfig) Validate() error {
 	if c.ClientCAFile != "" && c.TLSCertFile == "" {
 		errs = append(errs, errors.New("client certificates need TLS: give the server's certificate and key files too"))
 	}
+	if c.LeafPort < -1 || c.LeafPort > 65535 {
+		errs = append(errs, fmt.Errorf("port %d for links does not exist: give one up to 65535, -1 for any or 0 for none", c.LeafPort))
+	}
+	if linked := slices.ContainsFunc(c.Users, func(u User) bool { return u.Leaf }); linked != (c.LeafPort != 0) {
+		errs = append(errs, errors.New("a server that others link themselves to needs an address for links and users for them: give both or none"))
+	}
+	if c.Link != nil {
+		errs = append(errs, c.Link.validate())
+	}
 	seen := map[string]bool{}
 	for _, u := range c.Users {
 		if !nkeys.IsValidPublicUserKey(u.NKey) {
@@ -105,6 +126,9 @@ func (c ServerConfig) Validate() error {
 			errs = append(errs, fmt.Errorf("user %s is given twice: keep one entry per key", u.NKey))
 		}
 		seen[u.NKey] = true
+		if u.Leaf && u.Site == "" {
+			errs = append(errs, fmt.Errorf("the link of user %s is of no site: name one", u.NKey))
+		}
 		if len(pipeline.EscapeToken(u.Site)) > maxSiteToken {
 			errs = append(errs, fmt.Errorf("site name %q is too long", u.Site))
 		}

@@ -29,6 +29,8 @@ const (
 	verbReader = "reader"
 	verbAppend = "append"
 	verbTidy   = "tidy"
+	// verbLink is for the source's server, over a link.
+	verbLink = "link"
 )
 
 // readerSlots is how many readers of one site there may be at once. Their names
@@ -41,25 +43,28 @@ type stewardRequest struct {
 	Options StreamOptions     `json:"options"`
 	At      pipeline.Position `json:"at"`
 	Read    readRequest       `json:"read"`
+	Link    *linkOffer        `json:"link,omitempty"`
 }
 
 type stewardReply struct {
 	State    siteState `json:"state"`
 	Consumer string    `json:"consumer,omitempty"`
 	// Prefix is what stands for "$JS.API" where the request came from, if not that.
-	Prefix string `json:"prefix,omitempty"`
-	Append string `json:"append,omitempty"`
-	Error  string `json:"error,omitempty"`
-	Code   string `json:"code,omitempty"`
+	Prefix string     `json:"prefix,omitempty"`
+	Append string     `json:"append,omitempty"`
+	Link   *linkReply `json:"link,omitempty"`
+	Error  string     `json:"error,omitempty"`
+	Code   string     `json:"code,omitempty"`
 }
 
 // codes carries the errors that callers act on across the wire.
 var codes = map[string]error{
-	"fenced":  pipeline.ErrFenced,
-	"full":    ErrFull,
-	"denied":  ErrDenied,
-	"foreign": ErrForeignStream,
-	"missing": jetstream.ErrStreamNotFound,
+	"fenced":   pipeline.ErrFenced,
+	"full":     ErrFull,
+	"denied":   ErrDenied,
+	"foreign":  ErrForeignStream,
+	"missing":  jetstream.ErrStreamNotFound,
+	"conflict": ErrConflict,
 }
 
 // stewardError is an error that the steward reported.
@@ -346,6 +351,13 @@ func (st *steward) answer(ctx context.Context, msg *nats.Msg) (reply stewardRepl
 		case st.untidy <- name:
 		default:
 		}
+	case verbLink:
+		if q.Link == nil {
+			return reply, fmt.Errorf("request %q offers nothing", msg.Subject)
+		}
+		var answer linkReply
+		answer, err = st.conn.direct.acceptLink(ctx, s, *q.Link)
+		reply.Link = &answer
 	default:
 		err = fmt.Errorf("unknown request %q", msg.Subject)
 	}

@@ -216,6 +216,9 @@ type historyState struct {
 	LastTime  time.Time `json:"lastTime"`
 	// After is where the epoch before had ended, zero for the first of the site.
 	After pipeline.Position `json:"after"`
+	// Copy: it is fed over a link. Whole: no epoch before is needed.
+	Copy  bool `json:"copy,omitempty"`
+	Whole bool `json:"whole,omitempty"`
 }
 
 // siteState is what is known of a site's streams at one moment.
@@ -228,6 +231,8 @@ type siteState struct {
 	Through     pipeline.Position `json:"through"`
 	// Sourced is the epoch that the current stream takes up, or empty.
 	Sourced string `json:"sourced,omitempty"`
+	// Origin is what is known of where the copies come from.
+	Origin pipeline.Origin `json:"origin"`
 }
 
 // newest returns the last epoch.
@@ -251,7 +256,7 @@ func (s siteState) history(epoch string) (historyState, bool) {
 // stream, or whoever knows of floor, has more of it than it has itself.
 func (s siteState) damaged(floor pipeline.Position) bool {
 	newest, ok := s.newest()
-	if !ok {
+	if !ok || newest.Copy { // a copy that lost its end gets it again
 		return false
 	}
 	last := pipeline.Position{Epoch: newest.Epoch, Seq: newest.Last}

@@ -70,9 +70,12 @@ func operatorPermissions() *natsserver.Permissions {
 	}
 }
 
+// guarded reports whether connections need a key.
+func (s *Server) guarded() bool { return len(s.cfg.Users) > 0 || s.cfg.Link != nil }
+
 // admit sets up who may connect. Without users everybody may.
 func (s *Server) admit(opts *natsserver.Options) error {
-	if len(s.cfg.Users) == 0 {
+	if !s.guarded() {
 		return nil
 	}
 	public, err := s.owner.PublicKey()
@@ -87,6 +90,13 @@ func (s *Server) admit(opts *natsserver.Options) error {
 			continue
 		}
 		of := siteOf(u.Site)
+		if u.Leaf {
+			opts.Nkeys = append(opts.Nkeys, &natsserver.NkeyUser{
+				Nkey: u.NKey, Permissions: of.linkPermissions(),
+				AllowedConnectionTypes: map[string]struct{}{"LEAFNODE": {}, "LEAFNODE_WS": {}},
+			})
+			continue
+		}
 		account, ok := accounts[of.account()]
 		if !ok {
 			account = natsserver.NewAccount(of.account())
@@ -102,7 +112,7 @@ func (s *Server) admit(opts *natsserver.Options) error {
 func (s *Server) connectAccounts(inner *natsserver.Server) error {
 	done := map[string]bool{}
 	for _, u := range s.cfg.Users {
-		if u.Site == "" || done[u.Site] {
+		if u.Site == "" || u.Leaf || done[u.Site] {
 			continue
 		}
 		done[u.Site] = true

@@ -56,6 +56,11 @@ func (c *Conn) Writer(ctx context.Context, siteName string, opts StreamOptions) 
 	}
 	newest, _ := st.newest()
 	w.epoch, w.last = newest.Epoch, newest.Last
+	if w.lacking() != nil {
+		if err := w.makeWhole(ctx); err != nil {
+			return nil, fmt.Errorf("write a whole epoch of site %q: %w", siteName, err)
+		}
+	}
 	return w, nil
 }
 
@@ -71,6 +76,10 @@ func (w *Writer) Append(ctx context.Context, events []pipeline.Event) (pipeline.
 	}
 	if len(events) == 0 {
 		return w.Position(), nil
+	}
+	if err := w.lacking(); err != nil {
+		w.fenced = fmt.Errorf("append to the history of site %q: %w", w.site.name, err)
+		return pipeline.Position{}, w.fenced
 	}
 	msgs, sum, err := w.encode(events)
 	if err != nil {
