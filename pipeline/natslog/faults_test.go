@@ -31,6 +31,7 @@ type proxy struct {
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 	mute   bool // what the server says is swallowed
+	refuse bool // new connections are closed at once
 	closed bool
 }
 
@@ -60,6 +61,10 @@ func (p *proxy) accept() {
 		client, err := p.listener.Accept()
 		if err != nil {
 			return
+		}
+		if p.refusing() {
+			_ = client.Close()
+			continue
 		}
 		server, err := net.Dial("tcp", p.target)
 		if err != nil {
@@ -114,6 +119,26 @@ func (p *proxy) setMute(mute bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mute = mute
+}
+
+func (p *proxy) refusing() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refuse
+}
+
+// down breaks all connections and lets no new one through, until up.
+func (p *proxy) down() {
+	p.mu.Lock()
+	p.refuse = true
+	p.mu.Unlock()
+	p.cut()
+}
+
+func (p *proxy) up() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuse = false
 }
 
 // cut breaks all connections.

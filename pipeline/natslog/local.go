@@ -275,7 +275,11 @@ func (l *local) ensure(ctx context.Context, want jetstream.StreamConfig) error {
 		return err
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return l.create(ctx, want)
+		err = l.create(ctx, want)
+		if hasCode(err, codeNameInUse) {
+			return nil // somebody else was faster, and has changed it since
+		}
+		return err
 	}
 	if err != nil {
 		return fmt.Errorf("read stream %q: %w", want.Name, err)

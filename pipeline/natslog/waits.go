@@ -115,6 +115,7 @@ const (
 	codeInsufficientStorage   jetstream.ErrorCode = 10047
 	codeTooLarge              jetstream.ErrorCode = 10054
 	codeOtherStream           jetstream.ErrorCode = 10060
+	codeNameInUse             jetstream.ErrorCode = 10058
 	codeSubjectOverlap        jetstream.ErrorCode = 10065
 	codeWrongLastSeq          jetstream.ErrorCode = 10071
 	codeStoreFailed           jetstream.ErrorCode = 10077
