@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,15 @@ type Settings struct {
 	// set; nil for none. Destination is this site's name, for rules that ask.
 	Rules       *transform.Set
 	Destination string
+	// Mark is that of the copies; Mark(Namespace, Name) if empty.
+	Mark string
+	// Rewind brings copies back to what older records say: for a run up to a moment that has passed.
+	Rewind bool
+	// Guard holds back deletions; nil lets all pass.
+	Guard *Guard
+	// Preview, if not nil, is told every change in place of its being made. It is called by many
+	// goroutines at once.
+	Preview func(Change)
 	// Protected are destination namespaces that are never written to, beside the cluster's
 	// own: that of DR-Syncer itself.
 	Protected []string
@@ -59,6 +69,8 @@ type Applier struct {
 	policy    policy
 	immutable v1alpha1.ImmutablePolicy
 	protected []string
+	guard     *Guard
+	preview   func(Change)
 	log       *slog.Logger
 }
 
@@ -77,13 +89,19 @@ func New(s Settings) (*Applier, error) {
 		rules:     s.Rules,
 		selector:  selector,
 		policy: policy{
-			mark:     Mark(s.Namespace, s.Name),
+			mark:     cmp.Or(s.Mark, Mark(s.Namespace, s.Name)),
+			rewind:   s.Rewind,
 			retain:   s.Spec.DeletionPolicy == v1alpha1.DeletionRetain,
 			adopt:    s.Spec.ConflictPolicy == v1alpha1.ConflictAdopt,
 			orphaned: s.Orphaned,
 		},
 		protected: append(slices.Clone(systemNamespaces), s.Protected...),
+		preview:   s.Preview,
 		log:       s.Log,
+	}
+	if s.Guard != nil {
+		a.guard = s.Guard
+		a.guard.copies = a.census()
 	}
 	if a.policy.orphaned == nil {
 		a.policy.orphaned = func(string) bool { return false }
@@ -96,7 +114,9 @@ func New(s Settings) (*Applier, error) {
 		SourceSite: s.Spec.Source.Site, DestinationSite: s.Destination, ReplicationNamespace: s.Namespace, ReplicationName: s.Name,
 		Protected: func(namespace string) bool { return a.protects(selector.MapNamespace(namespace)) },
 	}
-	a.inventory.recount(a.policy.mark)
+	if a.preview == nil {
+		a.inventory.recount(a.policy.mark)
+	}
 	return a, nil
 }
 
@@ -104,6 +124,20 @@ func New(s Settings) (*Applier, error) {
 // selected, or decide what is.
 func (a *Applier) Wants(k pipeline.GroupResource) bool {
 	return a.selector.Kind(k) || isNamespace(k) && a.selector.byLabels != nil
+}
+
+// May reports whether the object can be selected, as far as its Ref tells. Namespaces whose labels
+// decide, or are yet to, can.
+func (a *Applier) May(ref pipeline.Ref) bool {
+	switch k := ref.GroupResource(); {
+	case isNamespace(k):
+		return a.Wants(k) && (a.selector.byLabels != nil || a.selector.namespace(ref.Name) != unselected)
+	case !a.selector.Kind(k):
+		return false
+	case ref.Namespace == "":
+		return a.selector.clusterScoped
+	}
+	return a.selector.namespace(ref.Namespace) != unselected
 }
 
 // Expect begins to learn what the destination has of these kinds, so that it is
@@ -115,7 +149,12 @@ func (a *Applier) Expect(ctx context.Context, kinds []pipeline.GroupResource) {
 // Observe learns from a record what later ones may depend on. It must be told every
 // record, in the history's order, before Apply is. It reports that more is selected
 // now than before: then everything must be read again.
-func (a *Applier) Observe(r pipeline.Record) (grew bool) { return a.selector.Observe(r) }
+func (a *Applier) Observe(r pipeline.Record) (grew bool) {
+	if a.guard != nil && r.Op == pipeline.OpPut {
+		a.guard.settled(r.Ref, true)
+	}
+	return a.selector.Observe(r)
+}
 
 // OnDrift has fn called with the source's Ref of each copy that may not be as the log
 // says any more, until cancel is called: somebody else changed or deleted it, or a write of ours
@@ -160,6 +199,9 @@ func (a *Applier) Apply(ctx context.Context, r pipeline.Record) (pipeline.Result
 // leave learns that the copies of a record's object, if there are any, are not what
 // the log says. unwanted says that they are not to be: others may have them.
 func (a *Applier) leave(r pipeline.Record, unwanted bool) {
+	if a.preview != nil {
+		return
+	}
 	if s := a.inventory.known(r.Ref.GroupResource()); s != nil {
 		for _, k := range a.places(r.Ref, s.straysOf(r.Ref)) {
 			s.release(k, a.policy.mark, r, unwanted)
@@ -205,6 +247,9 @@ func (a *Applier) attempt(ctx context.Context, r pipeline.Record, wanted []desir
 	if err != nil {
 		if len(wanted) == 0 && pipeline.ClassOf(err) == pipeline.Dependency {
 			return pipeline.ResultUnchanged, nil // what is not served has no copies
+		}
+		if a.preview != nil && pipeline.ClassOf(err) == pipeline.Dependency {
+			return a.previewFirst(r, wanted), nil
 		}
 		return "", fmt.Errorf("apply %s: %w", r.Ref, err)
 	}
@@ -288,8 +333,8 @@ type summary struct {
 
 // weight orders results: of several, the heaviest is told.
 var weight = map[pipeline.Result]int{
-	pipeline.ResultSkipped: 1, pipeline.ResultUnchanged: 2, pipeline.ResultDeleted: 3,
-	pipeline.ResultConfigured: 4, pipeline.ResultCreated: 5, pipeline.ResultRecreated: 6,
+	pipeline.ResultSkipped: 1, pipeline.ResultUnchanged: 2, pipeline.ResultHeld: 3, pipeline.ResultDeleted: 4,
+	pipeline.ResultConfigured: 5, pipeline.ResultCreated: 6, pipeline.ResultRecreated: 7,
 }
 
 // add adds what became of one copy. Of several errors the one with the most hope
@@ -326,6 +371,12 @@ var errAgain = errors.New("decide again")
 func (a *Applier) perform(ctx context.Context, t target, act action) (pipeline.Result, error) {
 	switch act.verb {
 	case doNothing:
+		if a.guard != nil && t.record.Op == pipeline.OpDelete {
+			a.guard.settled(t.record.Ref, false)
+		}
+		if a.preview != nil {
+			return act.result, nil
+		}
 		if act.result == pipeline.ResultUnchanged && t.desired != nil {
 			t.shelf.proven(t.key, t.record.Position)
 		}
@@ -344,8 +395,21 @@ func (a *Applier) perform(ctx context.Context, t target, act action) (pipeline.R
 		}
 		return "", errAgain
 	case doApply:
+		if a.preview != nil {
+			return a.previewApply(ctx, t, act)
+		}
 		return a.write(ctx, t, binding{uid: act.uid, fresh: act.fresh})
 	case doDelete:
+		switch a.restrain(t) {
+		case hold:
+			return pipeline.ResultHeld, nil
+		case discard:
+			return pipeline.ResultSkipped, nil
+		case pass:
+		}
+		if a.preview != nil {
+			return a.previewDelete(t), nil
+		}
 		return a.remove(ctx, t, act.uid)
 	}
 	return "", fmt.Errorf("apply %s: unknown verb %d", t.record.Ref, act.verb)

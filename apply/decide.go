@@ -39,6 +39,8 @@ type action struct {
 type policy struct {
 	mark          string
 	retain, adopt bool
+	// rewind has a copy be brought back to what an older record says.
+	rewind bool
 	// orphaned reports that a mark belongs to no Replication any more.
 	orphaned func(mark string) bool
 	// stray: the record wants the copy elsewhere than the Replication's mapping puts it.
@@ -106,7 +108,7 @@ func decidePut(r pipeline.Record, want pipeline.Digest, e entry, p policy) actio
 		return action{verb: doApply, uid: e.uid}
 	case !own(r, e) && !e.left && !p.displaced(e):
 		return action{verb: doRefuse, class: pipeline.Foreign, behind: true, reason: collision(r, e, p)}
-	case own(r, e) && r.Position.Compare(e.watermark()) < 0:
+	case own(r, e) && r.Position.Compare(e.watermark()) < 0 && !p.rewind:
 		return skip("the copy is newer")
 	case own(r, e) && e.digest == want && !e.drifted && e.origin.UID == r.UID && (e.origin.Name != "") == p.stray:
 		return action{verb: doNothing, uid: e.uid, result: pipeline.ResultUnchanged}
@@ -124,7 +126,7 @@ func decideDelete(r pipeline.Record, e entry, p policy) action {
 		return skip("the object is not a copy of this Replication")
 	case e.origin.Site != r.Ref.Site || !own(r, e):
 		return skip("the copy is of another source object")
-	case r.Position.Compare(e.watermark()) <= 0:
+	case r.Position.Compare(e.watermark()) <= 0 && !p.rewind:
 		return skip("the copy is newer")
 	case p.retain:
 		return action{verb: doNothing, result: pipeline.ResultSkipped, leaves: true, reason: "deletionPolicy is Retain"}
@@ -143,7 +145,7 @@ func decideLeft(r pipeline.Record, e entry, p policy) action {
 		return skip("there is no copy")
 	case e.holder == foreign || e.mark != p.mark || e.origin.Site != r.Ref.Site || !own(r, e):
 		return skip("the object is not a copy of this one")
-	case r.Position.Compare(e.watermark()) < 0:
+	case r.Position.Compare(e.watermark()) < 0 && !p.rewind:
 		return skip("the copy is newer")
 	case p.retain:
 		return action{verb: doNothing, result: pipeline.ResultSkipped, leaves: true, reason: "deletionPolicy is Retain"}

@@ -7,6 +7,7 @@ var (
 	namespaces   = pipeline.GroupResource{Resource: "namespaces"}
 	crds         = pipeline.GroupResource{Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"}
 	claims       = pipeline.GroupResource{Resource: "persistentvolumeclaims"}
+	secrets      = pipeline.GroupResource{Resource: "secrets"}
 	statefulSets = pipeline.GroupResource{Group: "apps", Resource: "statefulsets"}
 	volumes      = pipeline.GroupResource{Resource: "persistentvolumes"}
 )

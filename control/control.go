@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -46,7 +47,9 @@ type Settings struct {
 	Engine Engine
 	// Namespace is that of DR-Syncer itself, where rules are that several Replications share.
 	Namespace string
-	Log       *slog.Logger
+	// Replayer does the work of Replays; without it there are none.
+	Replayer Replayer
+	Log      *slog.Logger
 	// StatusInterval is the shortest time between two writes of one status;
 	// DefaultStatusInterval if 0.
 	StatusInterval time.Duration
@@ -97,9 +100,17 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 	if r.interval == 0 {
 		r.interval = DefaultStatusInterval
 	}
-	err = builder.ControllerManagedBy(mgr).
+	replications := builder.ControllerManagedBy(mgr)
+	var replays *replayReconciler
+	if s.Replayer != nil {
+		replications = replications.Owns(&v1alpha1.Replay{})
+		if replays, err = controlReplays(mgr, s, r); err != nil {
+			return err
+		}
+	}
+	err = replications.
 		Named("replication").
-		For(&v1alpha1.Replication{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.Replication{}, builder.WithPredicates(asked)).
 		WatchesRawSource(source.Channel(wakes, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: reconcilers}).
 		Complete(r)
@@ -128,10 +139,43 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 	stopWatching()
 	reading.Wait()
 	r.stop()
+	if replays != nil {
+		replays.stop()
+	}
 	if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
 		return fmt.Errorf("run the controller: %w", err)
 	}
 	return nil
+}
+
+// asked lets through what may ask for something: another spec, or another annotation.
+var asked = predicate.Or[client.Object](predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+
+// controlReplays adds the controller of the Replays to the manager.
+func controlReplays(mgr manager.Manager, s Settings, of *reconciler) (*replayReconciler, error) {
+	wakes := make(chan event.GenericEvent, wakeQueue)
+	r := &replayReconciler{
+		client: of.client, events: of.events, replayer: s.Replayer, log: s.Log, interval: of.interval, orphaned: of.orphaned, compiler: of.compiler,
+		tasks: map[client.ObjectKey]*task{}, uids: map[client.ObjectKey]types.UID{},
+		wake: func(ctx context.Context, key client.ObjectKey) {
+			rep := &v1alpha1.Replay{}
+			rep.Namespace, rep.Name = key.Namespace, key.Name
+			select {
+			case wakes <- event.GenericEvent{Object: rep}:
+			case <-ctx.Done():
+			}
+		},
+	}
+	err := builder.ControllerManagedBy(mgr).
+		Named("replay").
+		For(&v1alpha1.Replay{}, builder.WithPredicates(asked)).
+		WatchesRawSource(source.Channel(wakes, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: reconcilers}).
+		Complete(r)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the controller: %w", err)
+	}
+	return r, nil
 }
 
 // sparing leaves out what the library says of its own comings and goings.

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/apply"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/transform"
 )
@@ -38,6 +39,8 @@ type Wish struct {
 	From pipeline.Position
 	// Rules rewrite the objects on their way.
 	Rules *transform.Set
+	// Deletions is what the Replication's status tells of deletions that were held back, nil if nothing.
+	Deletions *v1alpha1.DeletionsStatus
 	// Orphaned reports that a mark on a copy is that of no Replication.
 	Orphaned func(mark string) bool
 }
@@ -82,6 +85,8 @@ type Snapshot struct {
 	// Heard is when the source was last heard of, by this process's clock; zero if
 	// it never was.
 	Heard time.Time
+	// Deletions is what the guard holds back; nil if the run has none.
+	Deletions *apply.HeldDeletions
 	// Failing names the kinds that the source says it cannot collect now, with the reason.
 	Failing map[string]string
 	// Kinds are the counts by kind.

@@ -36,6 +36,7 @@ type keeper struct {
 	run       Runner // nil between two runs
 	ended     error  // how the last run ended
 	situation situation
+	decisions decisions
 	written   v1alpha1.ReplicationStatus
 	writtenAt time.Time
 	base      string // the resource version that the last write was made from
@@ -50,7 +51,7 @@ func (k *keeper) accept(ctx context.Context, r *v1alpha1.Replication, rules *edi
 		k.refuse(r, *rules.problem)
 		return
 	}
-	work, selection := workOf(r.Spec)+rules.key, selectionOf(r.Spec)
+	work, selection := workOf(r.Spec)+rules.key+r.Annotations[v1alpha1.AnnotationSyncNow], selectionOf(r.Spec)
 	k.mu.Lock()
 	same := k.halt != nil && k.work == work
 	if k.selection == "" && r.Status.ObservedGeneration != 0 && r.Status.ObservedGeneration != r.Generation ||
@@ -59,13 +60,15 @@ func (k *keeper) accept(ctx context.Context, r *v1alpha1.Replication, rules *edi
 	}
 	k.work, k.selection = work, selection
 	k.situation.generation, k.situation.paused, k.situation.refused = r.Generation, r.Spec.Paused, nil
+	k.situation.syncNow = r.Annotations[v1alpha1.AnnotationSyncNow]
+	k.decisions.wish(r)
 	anew := k.situation.anew
 	k.mu.Unlock()
 	if same {
 		return
 	}
 	from := k.stop()
-	w := Wish{Owner: k.owner, Spec: *r.Spec.DeepCopy(), Rules: rules.set, Orphaned: k.orphaned}
+	w := Wish{Owner: k.owner, Spec: *r.Spec.DeepCopy(), Rules: rules.set, Deletions: r.Status.Deletions.DeepCopy(), Orphaned: k.orphaned}
 	if p := r.Status.Position; p != nil && p.Sequence > 0 {
 		w.From = pipeline.Position{Epoch: p.Epoch, Seq: uint64(p.Sequence)}
 	}
@@ -207,6 +210,7 @@ func (k *keeper) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
+			k.decide()
 			s := k.look(now)
 			k.mu.Lock()
 			written, ago := k.written, now.Sub(k.writtenAt)
@@ -215,6 +219,15 @@ func (k *keeper) watch(ctx context.Context) {
 				k.wake(ctx)
 			}
 		}
+	}
+}
+
+// decide carries out what was decided about deletions.
+func (k *keeper) decide() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.run != nil {
+		k.decisions.act(k.run)
 	}
 }
 
@@ -228,6 +241,7 @@ func (k *keeper) look(now time.Time) situation {
 		s.snapshot = &Snapshot{}
 		if k.run != nil {
 			*s.snapshot = k.run.Snapshot()
+			s.deletions = k.decisions.report(s.snapshot.Deletions)
 		}
 		if s.snapshot.Err == nil && s.snapshot.Stage == StageStarting {
 			s.snapshot.Err = k.ended
@@ -297,6 +311,7 @@ func (k *keeper) wrote(status v1alpha1.ReplicationStatus, base string) {
 func workOf(spec v1alpha1.ReplicationSpec) string {
 	spec.OnDelete = ""
 	spec.Transforms = nil // whatever it names or selects, the rules are part of the work
+	spec.Suspend, spec.SuccessfulRunsHistoryLimit, spec.FailedRunsHistoryLimit = false, nil, nil
 	return textOf(spec)
 }
 

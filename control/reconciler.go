@@ -82,6 +82,9 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	if why == nil && !continuous(repl.Spec) {
+		return r.runs(ctx, k, repl)
+	}
 	if why != nil {
 		k.refuse(repl, *why)
 		return r.report(ctx, k, repl)
@@ -219,9 +222,16 @@ func (r *reconciler) deleteCopies(ctx context.Context, k *keeper) (late bool, er
 	return try.Err() != nil && ctx.Err() == nil, err
 }
 
-// orphaned reports that a mark is that of no Replication.
+// orphaned reports that a mark is that of no Replication and no Replay.
 func (r *reconciler) orphaned(mark string) bool {
-	return !r.any(func(o *v1alpha1.Replication) bool { return apply.Mark(o.Namespace, o.Name) == mark })
+	if r.any(func(o *v1alpha1.Replication) bool { return apply.Mark(o.Namespace, o.Name) == mark }) {
+		return false
+	}
+	var all v1alpha1.ReplayList
+	if err := r.client.List(context.Background(), &all); err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(all.Items, func(o v1alpha1.Replay) bool { return ReplayMark(o.Namespace, o.Name) == mark })
 }
 
 // exists reports whether there is a Replication of that name ("namespace/name").
@@ -241,7 +251,11 @@ func (r *reconciler) any(is func(*v1alpha1.Replication) bool) bool {
 
 // refusal says why a Replication cannot be carried out, nil if it can.
 func (r *reconciler) refusal(ctx context.Context, repl *v1alpha1.Replication) (*refusal, error) {
-	if errs := r.engine.Validate(repl.Spec); len(errs) > 0 {
+	errs := r.engine.Validate(repl.Spec)
+	if _, err := scheduleOf(repl.Spec); err != nil {
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
 		return &refusal{v1alpha1.ReasonInvalidSpec, sentences(errs)}, nil
 	}
 	var all v1alpha1.ReplicationList
@@ -328,10 +342,15 @@ func (r *reconciler) emit(repl *v1alpha1.Replication, t transition) {
 	if t.warning {
 		kind = "Warning"
 	}
-	if len(t.note) > maxNote {
-		t.note = strings.ToValidUTF8(t.note[:maxNote-3], "") + "..."
+	r.events.Eventf(repl, nil, kind, t.reason, t.action, "%s", cut(t.note))
+}
+
+// cut is as much of a note as an Event takes.
+func cut(note string) string {
+	if len(note) > maxNote {
+		note = strings.ToValidUTF8(note[:maxNote-3], "") + "..."
 	}
-	r.events.Eventf(repl, nil, kind, t.reason, t.action, "%s", t.note)
+	return note
 }
 
 // stop ends all runs and waits for them. Nothing is reconciled any more.

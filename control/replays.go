@@ -26,6 +26,10 @@ type Replays struct {
 	Inventory *apply.Inventory
 	// History opens the history of a site.
 	History func(site string) pipeline.History
+	// Past opens the past of a site; without it there are no Replays.
+	Past func(site string) *replay.Past
+	// Results keeps what Replays did with each object; nil keeps nothing.
+	Results pipeline.Results
 	// DeadLetters are those of this destination.
 	DeadLetters pipeline.DeadLetters
 	// Destination is this cluster's name; it tells its subscriptions from those of others.
@@ -56,17 +60,22 @@ func (e *Replays) New(w Wish) (Runner, error) {
 	if w.Spec.Paused {
 		return &pausedRun{history: history, consumer: e.consumer(w), from: w.From}, nil
 	}
+	guard := apply.NewGuard(w.Spec.DeletionGuard, w.Deletions, false)
 	applier, err := apply.New(apply.Settings{
 		Namespace: w.Owner.Namespace, Name: w.Owner.Name, Spec: w.Spec, Client: e.Client, Inventory: e.Inventory,
-		Rules: w.Rules, Destination: e.Destination, Protected: e.Protected, Orphaned: w.Orphaned, Log: e.Log,
+		Guard: guard, Rules: w.Rules, Destination: e.Destination, Protected: e.Protected, Orphaned: w.Orphaned, Log: e.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	r := &replayRun{applier: applier}
+	r := &replayRun{applier: applier, guard: guard}
 	r.run, err = replay.Continuous(replay.Settings{
 		History: history, DeadLetters: e.DeadLetters, Sink: applier, Waves: apply.Wave, Pump: e.pump(w, r),
 		Consumer: e.consumer(w), Log: e.Log,
+		Deletions: func(ctx context.Context, tombstones map[pipeline.Ref]pipeline.Record) error {
+			applier.Foresee(ctx, slices.Collect(maps.Values(tombstones)))
+			return nil
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -144,6 +153,7 @@ func (e *Replays) Sweep(ctx context.Context, exists func(owner string) bool) err
 // replayRun is a Runner that applies.
 type replayRun struct {
 	applier *apply.Applier
+	guard   *apply.Guard
 	run     *replay.Run
 
 	mu   sync.Mutex
@@ -152,6 +162,12 @@ type replayRun struct {
 
 // Run implements Runner.
 func (r *replayRun) Run(ctx context.Context) error { return r.run.Run(ctx) }
+
+// Approve implements decider.
+func (r *replayRun) Approve() { r.applier.Approve() }
+
+// Discard implements decider.
+func (r *replayRun) Discard() { r.applier.Discard() }
 
 // actions are the results that are changes.
 var actions = map[pipeline.Result]string{
@@ -216,6 +232,8 @@ func (r *replayRun) Snapshot() Snapshot {
 		})
 	}
 	snap.LastError, snap.LastParked = errorOf(s.Pump.LastError), errorOf(s.Pump.LastParked)
+	held := r.guard.Held()
+	snap.Deletions = &held
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	snap.LastEvent = r.last

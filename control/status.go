@@ -53,6 +53,10 @@ type situation struct {
 	// deleteErr is what keeps the copies from being deleted.
 	deleteErr error
 	paused    bool
+	// syncNow asks for a run with every new value; the one that there is was begun for it.
+	syncNow string
+	// deletions is what is held back, nil if nothing was ever.
+	deletions *v1alpha1.DeletionsStatus
 	refused   *refusal
 	// rules are those that spec.transforms asks for; nil if it does not.
 	rules *rulesInUse
@@ -74,6 +78,10 @@ func nextStatus(former v1alpha1.ReplicationStatus, s situation) v1alpha1.Replica
 	}
 	if s.snapshot != nil {
 		report(&next, s)
+		next.Runs = nil
+		if !s.paused && s.syncNow != "" {
+			next.LastSyncNow = s.syncNow
+		}
 	}
 	next.Phase = phase(next, s)
 	if s.rules == nil && s.refused == nil {
@@ -105,6 +113,7 @@ func report(next *v1alpha1.ReplicationStatus, s situation) {
 			next.Kinds[i].Pending, next.Kinds[i].Failed = 0, 0
 		}
 	case StageFollowing:
+		next.Deletions = s.deletions
 		if next.FirstCopyTime == nil {
 			now := metav1.NewTime(s.now)
 			next.FirstCopyTime = &now
@@ -185,6 +194,9 @@ func conditions(former, next v1alpha1.ReplicationStatus, s situation) []metav1.C
 	out = append(out, sourceAvailable(s))
 	if s.snapshot.Stage == StageStarting {
 		return out
+	}
+	if next.Deletions != nil || meta.FindStatusCondition(former.Conditions, v1alpha1.ConditionDeletionsHeld) != nil {
+		out = append(out, heldCondition(next.Deletions))
 	}
 	return append(out, caughtUp(former, next, s), degraded(next, s))
 }

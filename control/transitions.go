@@ -41,6 +41,10 @@ func transitions(former, next v1alpha1.ReplicationStatus, parked *v1alpha1.LastE
 		happened(false, "FirstCopyComplete", "Copy", fmt.Sprintf("The first copy is complete: %d objects are here.", next.Counts.Synced))
 	}
 	rulesTransition(former, next, happened)
+	if c := conditionOf(next, v1alpha1.ConditionDeletionsHeld); c.Status == metav1.ConditionTrue &&
+		!meta.IsStatusConditionTrue(former.Conditions, v1alpha1.ConditionDeletionsHeld) {
+		happened(true, "DeletionsHeld", "Guard", c.Message)
+	}
 	sourceTransition(former, next, happened)
 	parkedTransition(former, next, parked, happened)
 	return out

@@ -52,6 +52,27 @@ func (c *Client) Apply(ctx context.Context, k Kind, namespace, name string, body
 	return m, code == http.StatusCreated, nil
 }
 
+// Rehearse is Apply with nothing written: it returns the object as it would be, as far as the
+// server can tell.
+func (c *Client) Rehearse(ctx context.Context, k Kind, namespace, name string, body []byte) (Object, error) {
+	answer, err := c.do(ctx, c.rest.Patch(types.ApplyPatchType).
+		AbsPath(k.path(namespace, name)).
+		Param("fieldManager", v1alpha1.FieldManager).
+		Param("force", "true").
+		Param("dryRun", "All").
+		SetHeader("Accept", acceptJSON).
+		Body(body))
+	if err != nil {
+		return Object{}, fmt.Errorf("rehearse %s: %w", title(k, namespace, name), err)
+	}
+	o, err := identify(answer, k)
+	if err != nil {
+		return Object{}, fmt.Errorf("rehearse %s: %w", title(k, namespace, name), err)
+	}
+	o.Raw = answer
+	return o, nil
+}
+
 // Delete deletes the object if it still has the UID; its dependents follow in the
 // background. An object that is gone already is no error; one with another UID is
 // (IsConflict). An empty uid deletes whatever has the name.

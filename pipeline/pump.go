@@ -276,6 +276,18 @@ func (p *Pump) Settle(ctx context.Context) error {
 	return nil
 }
 
+// Drain waits until nothing is held: everything that was submitted is applied, superseded or parked.
+func (p *Pump) Drain(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.lanes.held > 0 {
+		if err := p.wait(ctx, func() bool { return p.lanes.held == 0 }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Wake retries everything that waits for a Dependency, now and without charging
 // the attempt to its budget.
 func (p *Pump) Wake() {

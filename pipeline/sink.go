@@ -33,6 +33,8 @@ const (
 	// ResultSkipped: the record has no effect here: stale, not selected, or the
 	// copy is retained.
 	ResultSkipped Result = "skipped"
+	// ResultHeld: a deletion that somebody has to approve first.
+	ResultHeld Result = "held"
 )
 
 // Parker takes the records that cannot be applied: the part of DeadLetters that
@@ -56,7 +58,7 @@ func (r Result) changes() bool {
 	switch r {
 	case ResultCreated, ResultConfigured, ResultDeleted, ResultRecreated:
 		return true
-	case ResultUnchanged, ResultSkipped:
+	case ResultUnchanged, ResultSkipped, ResultHeld:
 	}
 	return false
 }

@@ -37,6 +37,9 @@ type Settings struct {
 	// Waves gives a kind its place in the order of the first copy, from 0.
 	Waves func(pipeline.GroupResource) int
 	Pump  pipeline.PumpConfig
+	// Deletions, if not nil, is told of the tombstones of a first copy before they are applied, and may add
+	// some. It may be called at every start.
+	Deletions func(ctx context.Context, tombstones map[pipeline.Ref]pipeline.Record) error
 	// Consumer names the subscription to operators of the log.
 	Consumer string
 	Log      *slog.Logger

@@ -61,6 +61,11 @@ func (r *Run) copy(ctx context.Context) (from pipeline.Position, err error) {
 			return from, err
 		}
 	}
+	if r.s.Deletions != nil {
+		if err := r.s.Deletions(ctx, p.tombstones); err != nil {
+			return from, err
+		}
+	}
 	if err := r.bury(ctx, p, from); err != nil {
 		return from, err
 	}

@@ -16,6 +16,16 @@ const (
 	// ConditionTransformsReady is true while the rules that spec.transforms names or selects
 	// are the ones that run. It is not there without spec.transforms.
 	ConditionTransformsReady = "TransformsReady"
+	// ConditionDeletionsHeld is true while the deletion guard holds deletions back. Replays have it too.
+	ConditionDeletionsHeld = "DeletionsHeld"
+)
+
+// The conditions of a Replay, beside DeletionsHeld.
+const (
+	// ConditionComplete is true once everything was done.
+	ConditionComplete = "Complete"
+	// ConditionFailed is true once it is clear that it will not be. Its message holds the cure.
+	ConditionFailed = "Failed"
 )
 
 // The reasons of conditions.
@@ -41,4 +51,14 @@ const (
 	ReasonRulesInUse     = "RulesInUse"
 	ReasonRulesInvalid   = "RulesInvalid"
 	ReasonRulesUnread    = "RulesUnreadable"
+	ReasonIdle           = "Idle"
+	ReasonRunning        = "Running"
+	ReasonSuspended      = "Suspended"
+	ReasonTooMany        = "TooManyDeletions"
+	ReasonNoneHeld       = "NoneHeld"
+	ReasonObjectsFailed  = "ObjectsFailed"
+	ReasonNoReplication  = "NoReplication"
+	ReasonNotThere       = "MomentNotReachable"
+	ReasonWaiting        = "Waiting"
+	ReasonDone           = "Done"
 )

@@ -15,6 +15,15 @@ const (
 	AnnotationSyncNow = "dr-syncer.io/sync-now"
 	// LabelTransform with the value "true" on a ConfigMap says that it holds rules for whoever is to use them.
 	LabelTransform = "dr-syncer.io/transform"
+	// AnnotationApproveDeletions on a Replication or a Replay has the deletions made that its guard holds back, with any new value.
+	AnnotationApproveDeletions = "dr-syncer.io/approve-deletions"
+	// AnnotationDiscardDeletions on a Replication or a Replay has the copies kept whose deletion its guard holds back, with
+	// any new value.
+	AnnotationDiscardDeletions = "dr-syncer.io/discard-deletions"
+	// LabelRunOf on a Replay names the Replication whose run it is.
+	LabelRunOf = "dr-syncer.io/run-of"
+	// AnnotationScheduledFor on a Replay is the moment of the schedule that it was made for.
+	AnnotationScheduledFor = "dr-syncer.io/scheduled-for"
 	// LabelScaleOverride on a source workload keeps its replicas ("true") or sets them (a number) at the destination.
 	LabelScaleOverride = "dr-syncer.io/scale-override"
 	// AnnotationOriginalReplicas on a destination workload is the source's replica count.

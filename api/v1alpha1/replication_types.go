@@ -6,6 +6,7 @@ import (
 
 // ReplicationSpec is the wish: this source, these objects, into here, in this way.
 //
+// +kubebuilder:validation:XValidation:rule="has(self.schedule) == (has(self.mode) && self.mode == 'Scheduled')",message="mode: Scheduled needs a schedule, such as \"30 2 * * *\", and no other mode has one"
 // +kubebuilder:validation:XValidation:rule="self.source.site == oldSelf.source.site",message="a Replication keeps its source for life, because its copies are marked with it: make another Replication for another site",fieldPath=".source.site"
 type ReplicationSpec struct {
 	// Source is the cluster to replicate from.
@@ -45,6 +46,39 @@ type ReplicationSpec struct {
 	// +optional
 	// +kubebuilder:default=Continuous
 	Mode Mode `json:"mode,omitempty"`
+	// Schedule is when mode Scheduled makes a run: a cron line of minute, hour, day of month, month and day of week, or
+	// @hourly, @daily, @weekly, @monthly. Each run is a Replay up to now, and one that is under way keeps the next from beginning.
+	// +optional
+	// +kubebuilder:validation:MaxLength=100
+	Schedule string `json:"schedule,omitempty"`
+	// TimeZone is the schedule's, by its IANA name; UTC if not set.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	TimeZone string `json:"timeZone,omitempty"`
+	// StartingDeadlineSeconds is how late a run may begin. One that cannot begin in time is missed. Without it the newest
+	// that was missed is made up for, however late it is.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	StartingDeadlineSeconds *int64 `json:"startingDeadlineSeconds,omitempty"`
+	// ConcurrencyPolicy says what happens when a run is due while one is under way: it waits for the other to end.
+	// +optional
+	// +kubebuilder:default=Forbid
+	ConcurrencyPolicy ConcurrencyPolicy `json:"concurrencyPolicy,omitempty"`
+	// Suspend keeps the schedule from beginning runs; one under way goes on, and sync-now still makes one.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+	// SuccessfulRunsHistoryLimit is how many Replays of this are kept that were completed.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	SuccessfulRunsHistoryLimit *int32 `json:"successfulRunsHistoryLimit,omitempty"`
+	// FailedRunsHistoryLimit is how many Replays of this are kept that failed.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	FailedRunsHistoryLimit *int32 `json:"failedRunsHistoryLimit,omitempty"`
 	// Paused stops applying; the log keeps what comes meanwhile, and unpausing catches up.
 	// +optional
 	Paused bool `json:"paused,omitempty"`
@@ -52,6 +86,9 @@ type ReplicationSpec struct {
 	// +optional
 	// +kubebuilder:default=Mirror
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+	// DeletionGuard holds back deletions that are too many at once. One with the defaults of its fields if not set.
+	// +optional
+	DeletionGuard *DeletionGuard `json:"deletionGuard,omitempty"`
 	// OnDelete says what becomes of the copies when this Replication is deleted.
 	// +optional
 	// +kubebuilder:default=Retain
@@ -142,11 +179,24 @@ type NamespaceMapping struct {
 }
 
 // Mode says when changes are applied.
-// +kubebuilder:validation:Enum=Continuous
+// +kubebuilder:validation:Enum=Continuous;Scheduled;Manual
 type Mode string
 
-// ModeContinuous applies every change as it comes.
-const ModeContinuous Mode = "Continuous"
+const (
+	// ModeContinuous applies every change as it comes.
+	ModeContinuous Mode = "Continuous"
+	// ModeScheduled makes a run at the times of a schedule; nothing reaches the destination in between.
+	ModeScheduled Mode = "Scheduled"
+	// ModeManual makes a run when it is asked to, with the annotation dr-syncer.io/sync-now.
+	ModeManual Mode = "Manual"
+)
+
+// ConcurrencyPolicy says what happens when a run is due while one is under way.
+// +kubebuilder:validation:Enum=Forbid
+type ConcurrencyPolicy string
+
+// ConcurrencyForbid has a run wait for the one before.
+const ConcurrencyForbid ConcurrencyPolicy = "Forbid"
 
 // DeletionPolicy says what a deletion at the source does here.
 // +kubebuilder:validation:Enum=Mirror;Retain
@@ -244,6 +294,10 @@ const (
 	PhaseCopying Phase = "Copying"
 	// PhaseReplicating follows the log.
 	PhaseReplicating Phase = "Replicating"
+	// PhaseIdle waits for its schedule, or to be asked for a run.
+	PhaseIdle Phase = "Idle"
+	// PhaseRunning has a run under way: a Replay.
+	PhaseRunning Phase = "Running"
 	// PhasePaused does nothing, by wish.
 	PhasePaused Phase = "Paused"
 	// PhaseFailed cannot go on without help; the Ready condition says why.
@@ -282,12 +336,57 @@ type ReplicationStatus struct {
 	// +listType=map
 	// +listMapKey=kind
 	Kinds []KindCounts `json:"kinds,omitempty"`
+	// LastSyncNow is the value of the annotation dr-syncer.io/sync-now that a run was begun for last.
+	// +optional
+	LastSyncNow string `json:"lastSyncNow,omitempty"`
+	// Runs are those of the modes Scheduled and Manual.
+	// +optional
+	Runs *RunsStatus `json:"runs,omitempty"`
+	// Deletions are what the guard holds back and what was decided about it.
+	// +optional
+	Deletions *DeletionsStatus `json:"deletions,omitempty"`
 	// LastEvent is the newest change applied.
 	// +optional
 	LastEvent *LastEvent `json:"lastEvent,omitempty"`
 	// LastError is the newest failure.
 	// +optional
 	LastError *LastError `json:"lastError,omitempty"`
+}
+
+// RunsStatus is how the runs of a Replication stand.
+type RunsStatus struct {
+	// Active is the Replay under way.
+	// +optional
+	Active string `json:"active,omitempty"`
+	// Through is the moment up to which the schedule was dealt with.
+	// +optional
+	Through *metav1.Time `json:"through,omitempty"`
+	// NextTime is when the schedule makes the next run.
+	// +optional
+	NextTime *metav1.Time `json:"nextTime,omitempty"`
+	// Missed counts the runs that the schedule did not get to since the last one that began; it is counted up to 100.
+	// +optional
+	Missed int32 `json:"missed,omitempty"`
+	// Last is the Replay that ended last.
+	// +optional
+	Last *RunSummary `json:"last,omitempty"`
+	// LastSuccessTime is when a run was completed last.
+	// +optional
+	LastSuccessTime *metav1.Time `json:"lastSuccessTime,omitempty"`
+}
+
+// RunSummary sums up a Replay that ended.
+type RunSummary struct {
+	// Replay is its name.
+	Replay string `json:"replay"`
+	// Phase is Complete or Failed.
+	Phase ReplayPhase `json:"phase"`
+	// +optional
+	StartTime *metav1.Time `json:"startTime,omitempty"`
+	// Seconds is how long it took.
+	Seconds int64 `json:"seconds"`
+	// +optional
+	Counts ReplayCounts `json:"counts,omitempty"`
 }
 
 // Position is a place in a source's history.
@@ -353,6 +452,9 @@ type LastError struct {
 // +kubebuilder:printcolumn:name="Parked",type=integer,JSONPath=`.status.counts.parked`
 // +kubebuilder:printcolumn:name="Lag",type=integer,JSONPath=`.status.lag.seconds`,description="seconds behind the source"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`,priority=1
+// +kubebuilder:printcolumn:name="Last run",type=date,JSONPath=`.status.runs.last.startTime`,priority=1
+// +kubebuilder:printcolumn:name="Next run",type=string,JSONPath=`.status.runs.nextTime`,priority=1
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Pending",type=integer,JSONPath=`.status.counts.pending`,priority=1
 // +kubebuilder:printcolumn:name="Position",type=integer,JSONPath=`.status.position.sequence`,priority=1

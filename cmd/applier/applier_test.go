@@ -20,19 +20,21 @@ import (
 	"github.com/dr-syncer/dr-syncer/pipeline/pipelinetest"
 )
 
-const crds = "../../charts/dr-syncer/crds/dr-syncer.io_replications.yaml"
+const crds = "../../charts/dr-syncer/crds/dr-syncer.io_"
 
 func install(t *testing.T, c *kubetest.Cluster) {
 	t.Helper()
-	text, err := os.ReadFile(crds)
-	if err != nil {
-		t.Fatalf("%v; run: make generate", err)
+	for _, kind := range []string{"replications", "replays"} {
+		text, err := os.ReadFile(crds + kind + ".yaml")
+		if err != nil {
+			t.Fatalf("%v; run: make generate", err)
+		}
+		if err := c.Apply(string(text)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := c.Apply(string(text)); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the CRD is served", func() error {
-		_, err := c.Kubectl("get", "replications", "-A")
+	eventually(t, "the CRDs are served", func() error {
+		_, err := c.Kubectl("get", "replications,replays", "-A")
 		return err
 	})
 }

@@ -214,7 +214,7 @@ func newCommand() *cobra.Command {
 Replications in it ask. Unless --nats-url names one, it holds the log itself, in
 an embedded NATS server, to which the collectors of the other clusters connect.
 
-The cluster must know the custom resource Replication (charts/dr-syncer/crds). The
+The cluster must know our custom resources (charts/dr-syncer/crds). The
 applier needs to list, watch, create, patch and delete what is replicated;
 docs/rbac.md holds the role.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+	"github.com/dr-syncer/dr-syncer/replay"
 	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
@@ -28,6 +29,7 @@ type program struct {
 	server  *natslog.Server
 	conn    *natslog.Conn
 	letters *natslog.DeadLetters
+	results *natslog.Results
 }
 
 const (
@@ -73,15 +75,24 @@ func (p *program) applying() []app.Unit {
 	return append(units,
 		app.Simple("inventory", inventory.Run),
 		app.Unit{Name: "replications", StopTimeout: runsStopTimeout, Run: func(ctx context.Context, ready func()) error {
+			engine := &control.Replays{
+				Client: p.client, Inventory: inventory, DeadLetters: p.letters, Results: p.results, Destination: p.options.destination,
+				History: func(site string) pipeline.History { return p.conn.History(site) }, Past: p.past,
+				Protected: []string{p.options.namespace}, Log: p.log,
+			}
 			return control.Run(ctx, control.Settings{
-				Client: p.client, Log: p.log, Namespace: p.options.namespace, Engine: &control.Replays{
-					Client: p.client, Inventory: inventory, DeadLetters: p.letters, Destination: p.options.destination,
-					History:   func(site string) pipeline.History { return p.conn.History(site) },
-					Protected: []string{p.options.namespace}, Log: p.log,
-				},
+				Client: p.client, Log: p.log, Namespace: p.options.namespace, Engine: engine, Replayer: engine,
 			}, ready)
 		}},
 	)
+}
+
+// past is what the log keeps of a site's past.
+func (p *program) past(site string) *replay.Past {
+	return &replay.Past{
+		Site: site, History: p.conn.History(site), Archive: p.conn.Archive(site),
+		Snapshots: p.conn.Snapshots(site, natslog.DefaultSnapshotOptions()),
+	}
 }
 
 // serve runs the embedded log.
@@ -133,6 +144,9 @@ func (p *program) connect(ctx context.Context, ready func()) (err error) {
 	p.health.Ready("log", func(context.Context) error { return p.conn.Healthy() })
 	if p.letters, err = p.conn.DeadLetters(ctx, p.options.destination, p.options.deadLetters); err != nil {
 		return fmt.Errorf("open the dead letters of destination %q: %w", p.options.destination, err)
+	}
+	if p.results, err = p.conn.Results(ctx, p.options.destination, natslog.DefaultResultOptions()); err != nil {
+		return fmt.Errorf("open the results of destination %q: %w", p.options.destination, err)
 	}
 	ready()
 	<-ctx.Done()
@@ -191,24 +205,35 @@ func (p *program) ping(ctx context.Context) error {
 	return p.client.Ping(ctx)
 }
 
-// checkInstalled finds out whether Replications can be listed here. It looks again
+// checkInstalled finds out whether our custom resources can be listed here. It looks again
 // for a while if they are unknown: a server that has just started does not tell
 // at once what it knows.
 func (p *program) checkInstalled(ctx context.Context, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout+grace)
 	defer cancel()
-	gr := pipeline.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "replications"}
+	for _, kind := range [][2]string{{"Replication", "replications"}, {"Replay", "replays"}} {
+		if err := p.checkKind(ctx, kind[0], kind[1], grace); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *program) checkKind(ctx context.Context, name, resource string, grace time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	gr := pipeline.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: resource}
 	kind, err := p.client.Kind(ctx, gr)
 	for begin := time.Now(); pipeline.ClassOf(err) == pipeline.Dependency && time.Since(begin) < grace && app.Wait(ctx, time.Second); {
 		p.client.ForgetKinds()
 		kind, err = p.client.Kind(ctx, gr)
 	}
 	if pipeline.ClassOf(err) == pipeline.Dependency {
-		return app.Usage(errors.New("this cluster does not know the custom resource Replication: " +
-			"install it with: kubectl apply --server-side -f charts/dr-syncer/crds"))
+		return app.Usage(fmt.Errorf("this cluster does not know the custom resource %s: "+
+			"install it with: kubectl apply --server-side -f charts/dr-syncer/crds", name))
 	}
 	if err != nil {
-		return fmt.Errorf("look for the custom resource Replication: %w", err)
+		return fmt.Errorf("look for the custom resource %s: %w", name, err)
 	}
 	look := &look{end: cancel}
 	p.client.Watch(ctx, kind, kube.WatchOptions{MetadataOnly: true, OnError: look.failed}, look)
@@ -216,11 +241,11 @@ func (p *program) checkInstalled(ctx context.Context, grace time.Duration) error
 	case look.listed:
 		return nil
 	case pipeline.ClassOf(look.err) == pipeline.Forbidden:
-		return app.Usage(fmt.Errorf("list replications: %w: grant the permissions in docs/rbac.md", look.err))
+		return app.Usage(fmt.Errorf("list %s: %w: grant the permissions in docs/rbac.md", resource, look.err))
 	case look.err != nil:
-		return fmt.Errorf("list replications: %w", look.err)
+		return fmt.Errorf("list %s: %w", resource, look.err)
 	}
-	return fmt.Errorf("list replications: no answer within %s", pingTimeout)
+	return fmt.Errorf("list %s: no answer within %s", resource, pingTimeout)
 }
 
 // look is a Handler that ends its watch with the first list or error.

@@ -15,6 +15,7 @@ type Log struct {
 	mu        sync.Mutex
 	sites     map[string]*site
 	dead      map[string]map[deadKey]pipeline.DeadLetter
+	results   map[runKey][]pipeline.ObjectResult
 	snapshots map[string]map[string]snapshot
 	fault     func(site string, events []pipeline.Event) Fault
 }
@@ -29,7 +30,7 @@ func WithClock(now func() time.Time) Option { return func(l *Log) { l.now = now 
 func New(opts ...Option) *Log {
 	l := &Log{
 		now: time.Now, sites: map[string]*site{},
-		dead: map[string]map[deadKey]pipeline.DeadLetter{}, snapshots: map[string]map[string]snapshot{},
+		dead: map[string]map[deadKey]pipeline.DeadLetter{}, results: map[runKey][]pipeline.ObjectResult{}, snapshots: map[string]map[string]snapshot{},
 	}
 	for _, o := range opts {
 		o(l)

@@ -8,6 +8,7 @@
 //	C_<site>          the last message per Ref, sourced from the histories by the server.
 //	B_<site>          bodies above the server's payload limit, in pieces (claim checks).
 //	DLQ_<dest>        dead letters of a destination, one message per owner and Ref.
+//	RES_<dest>        results of the runs into a destination, some hundreds in a message.
 //
 // One writer appends to a history: each append carries the last sequence that
 // the writer knows, and the server refuses it if that is no longer the last
