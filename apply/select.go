@@ -134,6 +134,12 @@ func (s *Selector) named(name string) bool {
 	return false
 }
 
+// Selects reports whether an object of the source is selected; one whose namespace has
+// labels that were not observed yet is not.
+func (s *Selector) Selects(ref pipeline.Ref, body []byte) bool {
+	return s.object(ref, body) == selected
+}
+
 // object decides about a put with its body.
 func (s *Selector) object(ref pipeline.Ref, body []byte) selection {
 	k := ref.GroupResource()

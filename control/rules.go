@@ -177,9 +177,33 @@ func (c *compiler) stamp(repl *v1alpha1.Replication, sections []section) (string
 	return b.String(), unread
 }
 
-// gather takes the documents that the spec names and selects, in the order in which
-// they are to run, and what is wrong with the spec.
+// gather takes the documents that the spec asks for from the book.
 func (c *compiler) gather(repl *v1alpha1.Replication) (m material, wrong []error) {
+	own, _, _, _ := c.book.read(section{namespace: repl.Namespace})
+	shared, _, _, _ := c.book.read(section{namespace: c.shared})
+	return pick(repl, c.shared, own, shared)
+}
+
+// Rules returns what the rules of a Replication are made of: the documents that its
+// spec names and selects, in the order in which they are to run, and the rules that
+// stand for its standby and mapping. own and offered are the ConfigMaps of its namespace
+// and of DR-Syncer's own, whose name is system. Errors say what is wrong with the spec; the
+// rest is returned beside them.
+func Rules(repl *v1alpha1.Replication, system string, own, offered []kube.Values) ([]transform.Document, []transform.Rule, error) {
+	byName := func(all []kube.Values) map[string]kube.Values {
+		m := make(map[string]kube.Values, len(all))
+		for _, v := range all {
+			m[v.Name] = v
+		}
+		return m
+	}
+	m, wrong := pick(repl, system, byName(own), byName(offered))
+	return m.documents, builtIn(repl.Spec), errors.Join(wrong...)
+}
+
+// pick takes the documents that the spec names and selects, in the order in which
+// they are to run, and what is wrong with the spec. own and shared are ConfigMaps by name.
+func pick(repl *v1alpha1.Replication, system string, own, shared map[string]kube.Values) (m material, wrong []error) {
 	m.values = map[string]string{}
 	t := repl.Spec.Transforms
 	if t == nil {
@@ -200,8 +224,6 @@ func (c *compiler) gather(repl *v1alpha1.Replication) (m material, wrong []error
 			}
 		}
 	}
-	own, _, _, _ := c.book.read(section{namespace: repl.Namespace})
-	shared, _, _, _ := c.book.read(section{namespace: c.shared})
 	for _, name := range t.Names {
 		v, ok := own[name]
 		if !ok {
@@ -214,7 +236,7 @@ func (c *compiler) gather(repl *v1alpha1.Replication) (m material, wrong []error
 		v, ok := shared[name]
 		if !ok || !offered(v) {
 			wrong = append(wrong, fmt.Errorf("configmap %s/%s: there is none with the label %s: \"true\": create it, label it, or take it out of spec.transforms.shared",
-				c.shared, name, v1alpha1.LabelTransform))
+				system, name, v1alpha1.LabelTransform))
 			continue
 		}
 		take(v)

@@ -11,13 +11,11 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/telemetry"
 	"github.com/dr-syncer/dr-syncer/transform"
 )
-
-// labelTransform marks ConfigMaps with rules.
-const labelTransform = "dr-syncer.io/transform"
 
 // sourceRules keeps the rules of stage source as the ConfigMaps in the collector's
 // own namespace have them. Nothing may be published before the first set compiles;
@@ -195,7 +193,7 @@ func (r *sourceRules) refuse(ctx context.Context, err error) {
 func (r *sourceRules) documents(digest hash.Hash) []transform.Document {
 	var docs []transform.Document
 	for _, v := range *r.configMaps {
-		if v.Labels[labelTransform] != "true" {
+		if v.Labels[v1alpha1.LabelTransform] != "true" {
 			continue
 		}
 		for _, key := range slices.Sorted(maps.Keys(v.Data)) {

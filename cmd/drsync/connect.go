@@ -26,13 +26,7 @@ func (c *cli) clusterFlags(cmd *cobra.Command) {
 
 // logFlags gives a command the flags that say where the log is.
 func (c *cli) logFlags(cmd *cobra.Command) {
-	fs := cmd.Flags()
-	fs.StringVar(&c.log.URL, "nats-url", c.log.URL, "address of the log: nats://host:4222, several separated by commas")
-	fs.StringVar(&c.log.CredsFile, "nats-creds", c.log.CredsFile, "file with NATS credentials (JWT and seed)")
-	fs.StringVar(&c.log.NKeySeedFile, "nats-nkey", c.log.NKeySeedFile, "file with a NATS nkey seed, of an operator: a collector's reads its own site only through its own account")
-	fs.StringVar(&c.log.CAFile, "nats-ca", c.log.CAFile, "file with the CA certificates that the log's certificate is checked against")
-	fs.StringVar(&c.log.CertFile, "nats-cert", c.log.CertFile, "file with the client certificate for the log")
-	fs.StringVar(&c.log.KeyFile, "nats-key", c.log.KeyFile, "file with the client certificate's key")
+	app.RegisterConnection(cmd.Flags(), &c.log, "", "NATS's default if not given")
 }
 
 // secretsFlag gives a command that shows objects the flag that unmasks them.

@@ -43,7 +43,7 @@ code is 3 if a rule does not compile or fails on an object.`,
 	fs.StringArrayVarP(&o.files, "filename", "f", nil, "file with objects, YAML or JSON, - for standard input; may be repeated (required)")
 	fs.StringVar(&o.kind, "kind", "", "the objects' kind as group/resource, where its plural is not a regular one")
 	fs.BoolVar(&o.matched, "matched", false, "leave out the rules that are not for the object")
-	fs.StringVar(&o.env.SourceSite, "site", "source", "$source.site")
+	fs.StringVar(&o.env.SourceSite, "site", "source", "$source.site; that of --replication if given")
 	fs.StringVar(&o.env.DestinationSite, "destination", "destination", "$destination.site")
 	o.rules.flags(cmd)
 	c.clusterFlags(cmd)
@@ -92,9 +92,10 @@ func (c *cli) explain(ctx context.Context, o explainOptions) error {
 	if err != nil {
 		return c.problems(err)
 	}
+	env := book.env(o.env)
 	views, failed := []explained{}, 0
 	for _, object := range objects {
-		x, err := transform.Explain(ctx, set, o.env, object)
+		x, err := transform.Explain(ctx, set, env, object)
 		if err != nil {
 			return err
 		}

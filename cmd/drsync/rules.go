@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,8 +15,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/control"
 	"github.com/dr-syncer/dr-syncer/internal/app"
 	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/transform"
 )
 
@@ -23,14 +27,17 @@ import (
 type ruleSource struct {
 	files      []string
 	configMaps []string
-	standby    bool
-	stage      string
+	// replication is NAMESPACE/NAME of one whose rules are meant.
+	replication string
+	standby     bool
+	stage       string
 }
 
 func (r *ruleSource) flags(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringArrayVarP(&r.files, "rules", "r", nil, "file with rules: a document of rules, a .jq module, or manifests of ConfigMaps and of the Secrets they take params from; may be repeated")
 	fs.StringArrayVar(&r.configMaps, "configmap", nil, "ConfigMap with rules in the cluster, as NAMESPACE/NAME; may be repeated")
+	fs.StringVar(&r.replication, "replication", "", "Replication in the cluster whose rules are meant, standby and mapping too, as NAMESPACE/NAME")
 	fs.BoolVar(&r.standby, "standby", false, "add the standby profile")
 	fs.StringVar(&r.stage, "stage", string(transform.AtDestination), "which rules run: those of the destination, or of the source")
 }
@@ -50,6 +57,10 @@ type ruleBook struct {
 	// values are ConfigMaps and Secrets by "secret ns/name" or "configmap ns/name".
 	values map[string]map[string]string
 	mask   *mask
+	// replication is the one whose rules these are, if they are one's.
+	replication *v1alpha1.Replication
+	// everyConfigMap in a file holds rules, with the label or without.
+	everyConfigMap bool
 }
 
 // read collects the rules of a source.
@@ -70,7 +81,7 @@ func (c *cli) readRules(ctx context.Context, r ruleSource) (*ruleBook, error) {
 			return nil, app.Usage(err)
 		}
 	}
-	if len(r.configMaps) == 0 {
+	if len(r.configMaps) == 0 && r.replication == "" {
 		return b, nil
 	}
 	client, err := c.cluster(ctx)
@@ -78,6 +89,11 @@ func (c *cli) readRules(ctx context.Context, r ruleSource) (*ruleBook, error) {
 		return nil, err
 	}
 	defer client.Close()
+	if r.replication != "" {
+		if err := b.addReplication(ctx, client, r.replication, c.namespace); err != nil {
+			return nil, err
+		}
+	}
 	for _, name := range r.configMaps {
 		if err := b.addConfigMap(ctx, client, name); err != nil {
 			return nil, err
@@ -131,7 +147,7 @@ func (b *ruleBook) addFile(path, text string) error {
 			b.values["secret "+v.Namespace+"/"+v.Name] = v.Data
 			continue
 		}
-		b.addValues(v, false)
+		b.addValues(v, b.everyConfigMap)
 	}
 	return nil
 }
@@ -140,27 +156,102 @@ func (b *ruleBook) addFile(path, text string) error {
 func (b *ruleBook) addValues(v kube.Values, asRules bool) {
 	name := v.Namespace + "/" + v.Name
 	b.values["configmap "+name] = v.Data
-	if !asRules && v.Labels[labelTransform] != "true" {
+	if !asRules && v.Labels[v1alpha1.LabelTransform] != "true" {
 		return
 	}
-	b.remove(name)
+	var documents []transform.Document
 	for _, key := range slices.Sorted(maps.Keys(v.Data)) {
-		b.documents = append(b.documents, transform.Document{ConfigMap: name, Key: key, Text: v.Data[key]})
+		documents = append(documents, transform.Document{ConfigMap: name, Key: key, Text: v.Data[key]})
 	}
+	b.replace(name, documents)
 }
 
-// labelTransform marks ConfigMaps with rules.
-const labelTransform = "dr-syncer.io/transform"
+// replace puts documents where those of a ConfigMap were, if there were some: rules of the
+// same order run in that of their documents.
+func (b *ruleBook) replace(configMap string, documents []transform.Document) {
+	of := func(d transform.Document) bool { return d.ConfigMap == configMap }
+	at := slices.IndexFunc(b.documents, of)
+	if at < 0 {
+		at = len(b.documents)
+	}
+	b.documents = slices.Insert(slices.DeleteFunc(b.documents, of), at, documents...)
+}
 
-func (b *ruleBook) remove(configMap string) {
-	b.documents = slices.DeleteFunc(b.documents, func(d transform.Document) bool { return d.ConfigMap == configMap })
+// configMaps are those with rules, by name.
+func (b *ruleBook) configMaps() map[string]bool {
+	names := map[string]bool{}
+	for _, d := range b.documents {
+		if d.ConfigMap != "" {
+			names[d.ConfigMap] = true
+		}
+	}
+	return names
+}
+
+func (b *ruleBook) documentsOf(configMap string) []transform.Document {
+	return slices.DeleteFunc(slices.Clone(b.documents), func(d transform.Document) bool { return d.ConfigMap != configMap })
+}
+
+// addReplication takes the rules of a Replication.
+func (b *ruleBook) addReplication(ctx context.Context, client *kube.Client, name, system string) error {
+	repl, err := readReplication(ctx, client, name)
+	if err != nil {
+		return err
+	}
+	own, err := client.ListValues(ctx, kube.ConfigMaps, kube.WatchOptions{Namespace: repl.Namespace})
+	if err != nil {
+		return err
+	}
+	offered, err := client.ListValues(ctx, kube.ConfigMaps, kube.WatchOptions{Namespace: system})
+	if err != nil {
+		return err
+	}
+	documents, builtIn, err := control.Rules(repl, system, own, offered)
+	if err != nil {
+		return fmt.Errorf("rules of replication %s: %w", name, err)
+	}
+	b.documents, b.builtIn, b.replication = append(b.documents, documents...), append(b.builtIn, builtIn...), repl
+	return b.addReferences(ctx, client)
+}
+
+// replications are the kind.
+var replications = pipeline.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "replications"}
+
+// readReplication reads the Replication NAMESPACE/NAME.
+func readReplication(ctx context.Context, client *kube.Client, name string) (*v1alpha1.Replication, error) {
+	namespace, name, err := splitName(name)
+	if err != nil {
+		return nil, err
+	}
+	kind, err := client.Kind(ctx, replications)
+	if err != nil {
+		return nil, fmt.Errorf("%w: is this the destination, with DR-Syncer installed?", err)
+	}
+	o, err := client.Get(ctx, kind, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	repl := &v1alpha1.Replication{}
+	if err := json.Unmarshal(o.Raw, repl); err != nil {
+		return nil, fmt.Errorf("read replication %s/%s: %w", namespace, name, err)
+	}
+	return repl, nil
+}
+
+// splitName takes NAMESPACE/NAME apart.
+func splitName(full string) (namespace, name string, err error) {
+	namespace, name, ok := strings.Cut(full, "/")
+	if !ok || namespace == "" || name == "" {
+		return "", "", app.Usage(fmt.Errorf("%q is not of the form NAMESPACE/NAME", full))
+	}
+	return namespace, name, nil
 }
 
 // addConfigMap reads a ConfigMap of the cluster, and what its rules refer to.
 func (b *ruleBook) addConfigMap(ctx context.Context, client *kube.Client, name string) error {
-	namespace, name, ok := strings.Cut(name, "/")
-	if !ok || namespace == "" || name == "" {
-		return app.Usage(fmt.Errorf("%q is not of the form NAMESPACE/NAME", namespace))
+	namespace, name, err := splitName(name)
+	if err != nil {
+		return err
 	}
 	o, err := client.Get(ctx, kube.ConfigMaps, namespace, name)
 	if err != nil {
@@ -241,6 +332,14 @@ func (b *ruleBook) Lookup(ref transform.Reference) (string, error) {
 		b.mask.add(value)
 	}
 	return value, nil
+}
+
+// env is what rules know of their surroundings.
+func (b *ruleBook) env(given transform.Env) transform.Env {
+	if r := b.replication; r != nil {
+		given.SourceSite, given.ReplicationNamespace, given.ReplicationName = r.Spec.Source.Site, r.Namespace, r.Name
+	}
+	return given
 }
 
 // compile makes a Set of the rules.

@@ -21,7 +21,7 @@ func (c *cli) transformCommand() *cobra.Command {
 		Short:   "Test, explain and show the rules that rewrite objects",
 	}
 	group(cmd)
-	cmd.AddCommand(c.testCommand(), c.explainCommand(), c.showCommand())
+	cmd.AddCommand(c.testCommand(), c.explainCommand(), c.diffCommand(), c.showCommand())
 	return cmd
 }
 
