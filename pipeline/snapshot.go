@@ -39,6 +39,8 @@ type Manifest struct {
 	// Digest is the SHA-256 of the records as they stand in the file: one state has one
 	// digest.
 	Digest string `json:"digest"`
+	// Kept is set if it goes only when it is deleted by hand. It is not in the file.
+	Kept bool `json:"kept,omitempty"`
 	// Size is that of the file in bytes. It is not in the file.
 	Size int64 `json:"size,omitempty"`
 }

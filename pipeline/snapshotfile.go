@@ -317,7 +317,7 @@ func (s *SnapshotReader) end(claimed Manifest) error {
 	if err != nil {
 		return err
 	}
-	if found.Digest != claimed.Digest || found.Records != claimed.Records || found.Name != claimed.Name {
+	if found.Digest != claimed.Digest || found.Records != claimed.Records || found.Name != claimed.Name || found.Site != claimed.Site {
 		return fmt.Errorf("it has %d records with digest %s, and says %d with %s", found.Records, found.Digest, claimed.Records, claimed.Digest)
 	}
 	if _, err := s.in.ReadByte(); !errors.Is(err, io.EOF) {
@@ -343,15 +343,15 @@ func (s *SnapshotReader) next() (l snapshotLine, line []byte, err error) {
 	if err == nil {
 		err = json.Unmarshal(line, &l)
 	}
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
 	return l, line, err
 }
 
 func (s *SnapshotReader) damaged(err error) error {
 	if s.size.err != nil && !errors.Is(s.size.err, io.EOF) {
 		return fmt.Errorf("read the snapshot: %w", s.size.err)
+	}
+	if errors.Is(err, io.EOF) { // which Next says of a good end only
+		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }

@@ -166,6 +166,24 @@ func (p *Past) Verify(ctx context.Context, name string) (pipeline.Manifest, erro
 	return said, nil
 }
 
+// Keep has a snapshot stay until it is deleted by hand: no retention takes it.
+func (p *Past) Keep(ctx context.Context, name string) (_ pipeline.Manifest, err error) {
+	m, err := p.Find(ctx, name)
+	if err != nil || m.Kept {
+		return m, err
+	}
+	file, err := p.Snapshots.Open(ctx, name)
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	m.Kept = true
+	if err := p.Snapshots.Put(ctx, m, file); err != nil {
+		return m, err
+	}
+	return p.Verify(ctx, name)
+}
+
 // Export writes the file of a snapshot to w, and checks on the way that it is
 // what was written. After an error what w has is of no use.
 func (p *Past) Export(ctx context.Context, name string, w io.Writer) (_ pipeline.Manifest, err error) {
@@ -183,13 +201,14 @@ func (p *Past) Export(ctx context.Context, name string, w io.Writer) (_ pipeline
 
 // Import stores a file that Export wrote, of a source that may be long gone: its
 // state can be read at once. A damaged file, or one of another site, is stored
-// nowhere. file is read twice.
+// nowhere. It is kept until it is deleted by hand. file is read twice.
 func (p *Past) Import(ctx context.Context, file io.ReadSeeker) (pipeline.Manifest, error) {
 	m, err := scanSnapshot(ctx, p.Site, file, func(pipeline.Record) error { return nil })
 	if err == nil {
 		_, err = file.Seek(0, io.SeekStart)
 	}
 	if err == nil {
+		m.Kept = true // nothing could make it again
 		err = p.Snapshots.Put(ctx, m, file)
 	}
 	if err == nil {

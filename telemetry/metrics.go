@@ -33,6 +33,8 @@ const (
 	MetricPublishSeconds
 	// MetricLogBytes is what the history of a site occupies.
 	MetricLogBytes
+	// MetricHistoryReachSeconds is how far back a site can be read.
+	MetricHistoryReachSeconds
 	// MetricLogReconnects counts connections to the log that were made again.
 	MetricLogReconnects
 	// MetricPumpResults counts settled records by what became of them.
@@ -116,6 +118,7 @@ var table = [metricCount]row{
 	MetricPublishErrors:           {"drsyncer_publish_errors_total", counter, "{error}", "Batches that could not be made durable and are tried again.", []string{KeySite}},
 	MetricPublishSeconds:          {"drsyncer_publish_seconds", histogram, "s", "Time to make one batch durable.", []string{KeySite}},
 	MetricLogBytes:                {"drsyncer_log_bytes", gauge, "By", "Size of the current epoch of a site's history.", []string{KeySite}},
+	MetricHistoryReachSeconds:     {"drsyncer_history_reach_seconds", gauge, "s", "How far back every moment of a site can be read.", []string{KeySite}},
 	MetricLogReconnects:           {"drsyncer_log_reconnects_total", counter, "{connection}", "Connections to the log that were lost and made again.", nil},
 	MetricPumpResults:             {"drsyncer_pump_results_total", counter, "{event}", "Records settled, by what became of them.", []string{KeyReplication, KeyKind, KeyResult}},
 	MetricPumpRetries:             {"drsyncer_pump_retries_total", counter, "{attempt}", "Attempts that failed and are repeated, by class of failure.", []string{KeyReplication, KeyKind, KeyReason}},

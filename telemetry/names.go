@@ -26,6 +26,7 @@ const (
 	KeyKept        = "kept"  // what was not deleted
 	KeyUnit        = "unit"  // part of a program that starts and stops
 	KeyAddress     = "address"
+	KeyOldest      = "oldest" // moment that can be read
 	KeyFreeBytes   = "free_bytes"
 	KeyUsedBytes   = "used_bytes"
 	KeyLimitBytes  = "limit_bytes"

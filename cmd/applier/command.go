@@ -17,6 +17,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/internal/app"
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+	"github.com/dr-syncer/dr-syncer/replay"
 )
 
 // options are the flags of the applier.
@@ -27,6 +28,7 @@ type options struct {
 	nats        natslog.ConnectConfig
 	deadLetters natslog.DeadLetterOptions
 	server      natslog.ServerConfig
+	retention   replay.RetentionConfig
 	listen      string
 	usersFile   string
 	open        bool
@@ -47,6 +49,7 @@ func defaultOptions() options {
 	o := options{
 		app: app.DefaultOptions(), namespace: "dr-syncer",
 		deadLetters: natslog.DefaultDeadLetterOptions(), server: natslog.DefaultServerConfig(), listen: defaultListen,
+		retention: replay.DefaultRetention(),
 	}
 	o.server.StoreDir = defaultStoreDir
 	if text, err := os.ReadFile(serviceAccountNamespace); err == nil {
@@ -66,6 +69,12 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 	app.RegisterConnection(fs, &o.nats, "; the log is embedded here if not given", "NATS's default if not given")
 	fs.DurationVar(&o.deadLetters.MaxAge, "dead-letters-max-age", o.deadLetters.MaxAge, "age at which a dead letter that nobody cared for goes")
 	fs.IntVar(&o.deadLetters.Replicas, "dead-letters-replicas", o.deadLetters.Replicas, "servers of a NATS cluster that hold each dead letter: 1, 3 or 5")
+
+	fs.DurationVar(&o.retention.Window, "history-window", o.retention.Window, "how far back every moment of a source can be read; nothing that this needs is let go")
+	fs.DurationVar(&o.retention.Every, "snapshot-every", o.retention.Every, "how often a snapshot of each source is made at least")
+	fs.Uint64Var(&o.retention.Events, "snapshot-events", o.retention.Events, "events of a source after which a snapshot is made before that; bounds what going back reads")
+	fs.IntVar(&o.retention.Count, "snapshots-keep", o.retention.Count, "snapshots of a source that are kept at most, beside those kept by hand")
+	fs.DurationVar(&o.retention.MaxAge, "snapshots-max-age", o.retention.MaxAge, "age at which a snapshot that --history-window does not need goes")
 
 	fs.StringVar(&o.server.StoreDir, "store-dir", o.server.StoreDir, "directory of the embedded log, on a disk of its own")
 	fs.StringVar(&o.listen, "nats-listen", o.listen, "address at which collectors reach the embedded log; empty for none")
@@ -107,6 +116,9 @@ func (o *options) validate(set func(flag string) bool) error {
 	}
 	if o.destination == "" && set("destination") || o.destination != "" && !destinationName.MatchString(o.destination) {
 		errs = append(errs, fmt.Errorf("--destination %q is no name for a cluster: give up to 63 lower-case letters, digits and -, such as dr-fra", o.destination))
+	}
+	if err := o.retention.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("keeping history: %w", err))
 	}
 	if o.namespace == "" {
 		errs = append(errs, errors.New("--namespace is empty: give the namespace of DR-Syncer itself"))

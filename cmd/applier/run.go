@@ -55,10 +55,11 @@ func (p *program) run(ctx context.Context) error {
 	if p.options.embedded() {
 		applying := app.Restarting("applier", p.log, p.applying)
 		applying.Standby, applying.StopTimeout = true, runsStopTimeout+10*time.Second
-		units = []app.Unit{{Name: "embedded log", Run: p.serve, StopTimeout: storeStopTimeout}, connection, applying}
+		// The history is looked after beside the log, whatever becomes of this cluster.
+		units = []app.Unit{{Name: "embedded log", Run: p.serve, StopTimeout: storeStopTimeout}, connection, p.retention(), applying}
 	} else {
 		p.health.Ready("api server", p.client.Ping)
-		units = append([]app.Unit{connection}, p.applying()...)
+		units = append([]app.Unit{connection}, append(p.applying(), p.retention())...)
 	}
 	return app.Run(ctx, app.Settings{Name: "applier", Options: p.options.app, Log: p.log, Health: p.health}, units...)
 }
@@ -93,6 +94,14 @@ func (p *program) past(site string) *replay.Past {
 		Site: site, History: p.conn.History(site), Archive: p.conn.Archive(site),
 		Snapshots: p.conn.Snapshots(site, natslog.DefaultSnapshotOptions()),
 	}
+}
+
+// retention looks after the histories: beside an embedded log, or by who leads.
+func (p *program) retention() app.Unit {
+	return app.Simple("retention of history", func(ctx context.Context) error {
+		r := &replay.Retention{Config: p.options.retention, Sites: p.conn.Sites, Past: p.past, Log: p.log}
+		return r.Run(ctx)
+	})
 }
 
 // serve runs the embedded log.

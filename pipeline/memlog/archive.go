@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -164,4 +165,14 @@ func (a archive) Trim(ctx context.Context, before pipeline.Position) error {
 	s.entries = slices.DeleteFunc(slices.Clone(s.entries), old)
 	s.wake()
 	return nil
+}
+
+// Sites lists the sites that have a history, by name.
+func (l *Log) Sites(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("list the sites: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Sorted(maps.Keys(l.sites)), nil
 }

@@ -19,7 +19,8 @@ import (
 type StreamOptions struct {
 	// MaxBytes bounds one epoch's history; the oldest records go first.
 	MaxBytes int64 `json:"maxBytes"`
-	// MaxAge bounds the age of the history's records.
+	// MaxAge bounds the age of the history's records, whatever they are needed for. 0 leaves
+	// it to retention, which lets go of what no promised moment needs.
 	MaxAge time.Duration `json:"maxAge"`
 	// CurrentMaxBytes bounds the current state. At the limit sourcing pauses and
 	// readers fall back to the history; nothing is dropped.
@@ -36,7 +37,6 @@ type StreamOptions struct {
 func DefaultStreamOptions() StreamOptions {
 	return StreamOptions{
 		MaxBytes:        4 << 30,
-		MaxAge:          30 * 24 * time.Hour,
 		CurrentMaxBytes: 1 << 30,
 		ClaimsMaxBytes:  1 << 30,
 		Replicas:        1,
@@ -54,8 +54,8 @@ func (o StreamOptions) Validate() error {
 			errs = append(errs, fmt.Errorf("size limit of the %s is %d bytes: give at least 1 MiB", limit.name, limit.bytes))
 		}
 	}
-	if o.MaxAge < time.Minute {
-		errs = append(errs, fmt.Errorf("age limit of the history is %s: give at least a minute", o.MaxAge))
+	if o.MaxAge != 0 && o.MaxAge < time.Minute {
+		errs = append(errs, fmt.Errorf("age limit of the history is %s: give at least a minute, or none", o.MaxAge))
 	}
 	if o.Replicas != 1 && o.Replicas != 3 && o.Replicas != 5 {
 		errs = append(errs, fmt.Errorf("%d replicas: give 1, 3 or 5", o.Replicas))
