@@ -11,10 +11,10 @@ import (
 )
 
 // begin starts a term from what the log says. It tries again for as long as source or log
-// cannot be reached.
-func (c *Collector) begin(ctx context.Context, newEpoch bool) (*term, error) {
+// cannot be reached. spoiled, if not nil, is an epoch that must not go on.
+func (c *Collector) begin(ctx context.Context, spoiled *string) (*term, error) {
 	t := &term{
-		site: c.settings.Site, source: c.settings.Source, log: c.settings.Log,
+		site: c.settings.Site, source: c.settings.Source, history: c.settings.History, log: c.settings.Log,
 		rules: c.current.Load, newKinds: c.newKinds, settled: c.settings.Settled, tidyLog: c.settings.Tidy, beatNow: make(chan struct{}, 1),
 	}
 	var past memory
@@ -40,12 +40,14 @@ func (c *Collector) begin(ctx context.Context, newEpoch bool) (*term, error) {
 			return nil, err
 		}
 	}
-	if reason := past.broken(t.incarnation); newEpoch || reason != "" {
+	t.epoch = past.epoch
+	if reason := past.broken(t.incarnation); reason != "" || spoiled != nil && *spoiled == past.epoch {
 		if reason != "" {
-			t.log.WarnContext(ctx, "source was reset, beginning a new epoch", telemetry.KeyReason, reason)
+			t.log.WarnContext(ctx, "beginning a new epoch", telemetry.KeyReason, reason)
 		}
 		if err := c.insist(ctx, "begin a new epoch", func() error {
-			_, err := t.writer.NewEpoch(ctx)
+			at, err := t.writer.NewEpoch(ctx)
+			t.epoch = at.Epoch
 			return err
 		}); err != nil {
 			return nil, err
@@ -94,11 +96,16 @@ type memory struct {
 	inventory *inventory
 	// last is the last heartbeat of this epoch, nil if there is none to be read.
 	last *pipeline.Heartbeat
+	// epoch is the current one, gap the finding that records of it are lost, if they are.
+	epoch string
+	gap   error
 }
 
 // broken says why what is remembered cannot be continued, if so.
 func (m memory) broken(incarnation string) string {
 	switch {
+	case m.gap != nil:
+		return m.gap.Error()
 	case m.last != nil && m.last.Incarnation != incarnation:
 		return "the source is another cluster than before"
 	case m.last == nil && m.inventory.count > m.inventory.held:
@@ -118,6 +125,7 @@ func (c *Collector) remember(ctx context.Context) (memory, error) {
 	if err != nil {
 		return m, err
 	}
+	m.epoch = state.Last.Epoch
 	foreign := 0
 	for r, err := range h.Current(ctx, pipeline.Query{HeadersOnly: true}) {
 		switch {
@@ -126,6 +134,9 @@ func (c *Collector) remember(ctx context.Context) (memory, error) {
 			continue
 		case errors.Is(err, pipeline.ErrNoHistory):
 			return m, nil
+		case errors.Is(err, pipeline.ErrGap): // the last that is said
+			m.gap = err
+			continue
 		case err != nil:
 			return m, err
 		}

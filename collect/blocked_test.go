@@ -2,8 +2,10 @@ package collect
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +27,18 @@ type shelf struct {
 	version int
 	objects map[string]kube.Object
 	handler kube.Handler
+	noisy   bool // bodies do not compress
+}
+
+// versions returns what there is, by name.
+func (s *shelf) versions() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	versions := map[string]string{}
+	for name, o := range s.objects {
+		versions[name] = o.Version
+	}
+	return versions
 }
 
 func (s *shelf) Kinds(context.Context) ([]kube.Kind, error) { return []kube.Kind{configMaps}, nil }
@@ -33,7 +47,13 @@ func (s *shelf) uid(name string) string                     { return fmt.Sprintf
 
 func (s *shelf) object(name string, size int) kube.Object {
 	o := scriptedObject(configMaps, name, s.uid(name), fmt.Sprint(s.version))
-	o.Raw = []byte(strings.TrimSuffix(string(o.Raw), "}") + fmt.Sprintf(`,"data":{"v":%q}}`, strings.Repeat(fmt.Sprint(s.version%10), size)))
+	value := strings.Repeat(fmt.Sprint(s.version%10), size)
+	if s.noisy {
+		random := make([]byte, size/2)
+		_, _ = rand.NewChaCha8([32]byte{byte(s.version), byte(s.version >> 8)}).Read(random) // never fails
+		value = hex.EncodeToString(random)
+	}
+	o.Raw = []byte(strings.TrimSuffix(string(o.Raw), "}") + fmt.Sprintf(`,"data":{"v":%q}}`, value))
 	return o
 }
 

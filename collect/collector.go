@@ -120,29 +120,30 @@ func (c *Collector) Started() bool {
 	return t != nil && t.started.Load()
 }
 
-// errReset ends a term because the source went back to an earlier state.
-var errReset = errors.New("the source was reset")
+// errAnew ends a term because what the log says of its epoch does not go on: the source went back to an
+// earlier state, or the log lost records.
+var errAnew = errors.New("a new epoch has to begin")
 
 // Run collects until ctx ends; it then writes what is waiting, for a short while, and
 // returns nil. It returns pipeline.ErrFenced when another collector has written:
 // Run may then be called again, and starts over from what the log says. It waits, and says so in the
 // log, while source or log cannot be reached.
 func (c *Collector) Run(ctx context.Context) error {
-	newEpoch := false
+	var spoiled *string
 	pause := newBackOff() // a source that flaps must not make epochs without end
 	for {
 		began := time.Now()
-		t, err := c.begin(ctx, newEpoch)
+		t, err := c.begin(ctx, spoiled)
 		if err == nil {
 			err = t.run(ctx)
 		}
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was asked to stop; what that broke off is no failure
 		}
-		if !errors.Is(err, errReset) {
+		if !errors.Is(err, errAnew) {
 			return err
 		}
-		newEpoch = true
+		spoiled = &t.epoch
 		if time.Since(began) > settledAfter {
 			pause.Reset()
 		}
@@ -157,7 +158,9 @@ const settledAfter = 10 * time.Minute
 type term struct {
 	site        string
 	incarnation string
+	epoch       string
 	source      Source
+	history     pipeline.History
 	writer      pipeline.Writer
 	outbox      *outbox
 	log         *slog.Logger
@@ -196,6 +199,7 @@ func (t *term) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { t.watchKinds(ctx) })
 	wg.Go(func() { t.admit(ctx) })
+	wg.Go(func() { t.watchLog(ctx) })
 	for range readers {
 		wg.Go(func() { t.read(ctx) })
 	}
@@ -206,7 +210,7 @@ func (t *term) run(ctx context.Context) error {
 	defer limit.Stop()
 	err := <-published
 	t.outbox.abandon(errAbandoned)
-	if cause := context.Cause(ctx); errors.Is(cause, errReset) {
+	if cause := context.Cause(ctx); errors.Is(cause, errAnew) {
 		return cause
 	}
 	return err
@@ -240,7 +244,7 @@ func (t *term) reset(ctx context.Context, k pipeline.GroupResource, reason strin
 		return
 	}
 	t.log.WarnContext(ctx, "source was reset, beginning a new epoch", telemetry.KeyKind, k.String(), telemetry.KeyReason, reason)
-	t.cancel(fmt.Errorf("%w: %s", errReset, reason))
+	t.cancel(fmt.Errorf("%w: %s", errAnew, reason))
 }
 
 // unreadable notes an object that cannot be read.

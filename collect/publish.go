@@ -94,7 +94,7 @@ func (t *term) confirmSource(ctx context.Context) error {
 		case err == nil:
 			const reason = "the source is another cluster than before"
 			t.reset(ctx, ofSource, reason)
-			return fmt.Errorf("%w: %s", errReset, reason)
+			return fmt.Errorf("%w: %s", errAnew, reason)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}

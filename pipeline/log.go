@@ -83,7 +83,9 @@ type History interface {
 	// its position, and its Ref if it stands on an object's subject, and the sequence
 	// goes on. The history is the one of this log: if that is a copy, what its original
 	// has beyond it comes later, by Follow or another Current, and a copy that lacks
-	// records is ErrGap.
+	// records is ErrGap. If the log itself has lost records of the current epoch, what it has is yielded
+	// and then, last, ErrGap: what the records say is true, and nothing follows from
+	// absence. A new epoch ends both, in which all that exists is put anew.
 	Current(ctx context.Context, q Query) iter.Seq2[Record, error]
 	// Follow delivers every record after the given position, in order. name
 	// identifies the consumer to operators; following under a name again ends
@@ -103,6 +105,8 @@ type State struct {
 	LastTime time.Time
 	// Bytes is what the epoch occupies.
 	Bytes uint64
+	// Missing counts the epoch's records that Current should know and the log has lost; see there.
+	Missing uint64
 	// Origin is what is known of the original if the log holds a copy of the history,
 	// else zero.
 	Origin Origin

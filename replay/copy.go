@@ -18,6 +18,8 @@ type plan struct {
 	puts map[pipeline.GroupResource]int64
 	// tombstones are deleted last; they need no body, so they are kept from the survey.
 	tombstones map[pipeline.Ref]pipeline.Record
+	// gap: the log has lost records, so that nothing follows from what is not there.
+	gap bool
 }
 
 // copy submits the current state, wave by wave, and returns the position to
@@ -69,6 +71,9 @@ func (r *Run) copy(ctx context.Context) (from pipeline.Position, err error) {
 	if err := r.bury(ctx, p, from); err != nil {
 		return from, err
 	}
+	if p.gap {
+		return from, nil
+	}
 	for ref := range r.unread { // no longer selected, or released
 		if err := r.pump.Drop(ctx, ref); err != nil {
 			return from, err
@@ -87,6 +92,12 @@ func (r *Run) survey(ctx context.Context, from pipeline.Position) (plan, error) 
 				return p, err
 			}
 			continue
+		case errors.Is(err, pipeline.ErrGap):
+			// Nothing follows from what is missing, and what there is must not wait for it: the
+			// source may be lost. A new epoch will say the rest.
+			r.s.Log.Error("the log has lost records, copying what it has", telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyError, err)
+			p.gap = true
+			return p, nil
 		case err != nil:
 			return p, err
 		}
@@ -186,11 +197,12 @@ func (r *Run) bury(ctx context.Context, p plan, from pipeline.Position) error {
 	return nil
 }
 
-// read passes the current records of one kind to take. What is not ours was told in the survey.
+// read passes the current records of one kind to take. What is not ours, or
+// missing, was told in the survey.
 func (r *Run) read(ctx context.Context, kind pipeline.GroupResource, take func(pipeline.Record) error) error {
 	for rec, err := range r.s.History.Current(ctx, pipeline.Query{Kind: &kind}) {
 		switch {
-		case errors.Is(err, pipeline.ErrForeign):
+		case errors.Is(err, pipeline.ErrForeign), errors.Is(err, pipeline.ErrGap):
 			continue
 		case err != nil:
 			return fmt.Errorf("read current %s: %w", kind, err)

@@ -37,6 +37,8 @@ const (
 	MetricHistoryReachSeconds
 	// MetricLogReconnects counts connections to the log that were made again.
 	MetricLogReconnects
+	// MetricLogGaps counts findings that the log has lost records.
+	MetricLogGaps
 	// MetricPumpResults counts settled records by what became of them.
 	MetricPumpResults
 	// MetricPumpRetries counts attempts that failed and will be repeated.
@@ -120,6 +122,7 @@ var table = [metricCount]row{
 	MetricLogBytes:                {"drsyncer_log_bytes", gauge, "By", "Size of the current epoch of a site's history.", []string{KeySite}},
 	MetricHistoryReachSeconds:     {"drsyncer_history_reach_seconds", gauge, "s", "How far back every moment of a site can be read.", []string{KeySite}},
 	MetricLogReconnects:           {"drsyncer_log_reconnects_total", counter, "{connection}", "Connections to the log that were lost and made again.", nil},
+	MetricLogGaps:                 {"drsyncer_log_gaps_total", counter, "{gap}", "Findings, at the opening or reading of a log, that it has lost records it should have. The collector answers by putting everything anew.", []string{KeySite}},
 	MetricPumpResults:             {"drsyncer_pump_results_total", counter, "{event}", "Records settled, by what became of them.", []string{KeyReplication, KeyKind, KeyResult}},
 	MetricPumpRetries:             {"drsyncer_pump_retries_total", counter, "{attempt}", "Attempts that failed and are repeated, by class of failure.", []string{KeyReplication, KeyKind, KeyReason}},
 	MetricPumpParked:              {"drsyncer_pump_parked_total", counter, "{event}", "Records put into the dead letters, by class of failure.", []string{KeyReplication, KeyKind, KeyReason}},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,6 +37,7 @@ func (h *History) State(ctx context.Context) (pipeline.State, error) {
 		LastTime: newest.LastTime,
 		Bytes:    newest.Bytes,
 		Origin:   st.Origin,
+		Missing:  st.missing(),
 	}, nil
 }
 
@@ -83,16 +83,21 @@ func (h *History) readCurrent(ctx context.Context, q pipeline.Query, yield func(
 	}
 	request := readRequest{Start: 1, Kind: q.Kind, Heartbeat: q.Heartbeat, HeadersOnly: q.HeadersOnly}
 	through := st.Through
-	err = h.scan(ctx, request, st.CurrentLast, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
-		return emit(currentMessage(h.site, m, meta))
-	})
-	if err != nil {
-		return err
-	}
-	// Up to where they end now: an object that changed while this was reading has
-	// moved out of sight in the current stream.
-	if st, err = h.conn.admin.state(ctx, h.site); err != nil {
-		return err
+	for again := true; again; {
+		err = h.scan(ctx, request, st.CurrentLast, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+			return emit(currentMessage(h.site, m, meta))
+		})
+		if err != nil {
+			return err
+		}
+		request.Start, through = st.CurrentLast+1, st.Through
+		// Up to where they end now: an object that changed while this was reading has
+		// moved out of sight in the current stream.
+		if st, err = h.conn.admin.state(ctx, h.site); err != nil {
+			return err
+		}
+		// Retention may have passed meanwhile over what the current stream has since taken up.
+		again = st.from(through).missing() > st.missing()
 	}
 	for _, epoch := range st.Histories {
 		// The current stream takes up an epoch only when it has all of those before.
@@ -103,18 +108,18 @@ func (h *History) readCurrent(ctx context.Context, q pipeline.Query, yield func(
 		if epoch.Epoch == through.Epoch {
 			request.Start = through.Seq + 1
 		}
-		if request.Start < epoch.First {
-			h.conn.log.Error("records are missing between the current state and the history",
-				slog.String(telemetry.KeySite, h.site.name), slog.String(telemetry.KeyEpoch, epoch.Epoch),
-				slog.Uint64(telemetry.KeySequence, request.Start), slog.Uint64(telemetry.KeyCount, epoch.First-request.Start))
-			request.Start = epoch.First
-		}
+		// What an older epoch lacks was put anew in the one that began for that reason.
+		request.Start = max(request.Start, epoch.First)
 		err = h.scan(ctx, request, epoch.Last, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 			return emit(historyMessage(epoch.Epoch, m, meta), nil)
 		})
 		if err != nil {
 			return err
 		}
+	}
+	if missing := st.from(through).missing(); missing > 0 && !q.Heartbeat {
+		telemetry.Add(ctx, telemetry.MetricLogGaps, 1, telemetry.String(telemetry.KeySite, h.site.name))
+		return fmt.Errorf("%w: %d records that follow the current state's last, %s, are gone", pipeline.ErrGap, missing, through)
 	}
 	return nil
 }

@@ -122,10 +122,18 @@ func (l *local) open(ctx context.Context, s site, o StreamOptions, floor pipelin
 		}
 	}
 	newest, ok := st.newest()
-	if ok && newest.Open && st.damaged(floor) {
-		// Its sequences must not be given out again for something else.
-		l.conn.log.Error("the history has lost its end, a new epoch begins", slog.String(telemetry.KeySite, s.name),
-			slog.String(telemetry.KeyEpoch, newest.Epoch), slog.Uint64(telemetry.KeySequence, newest.Last))
+	lost := ""
+	switch {
+	case !ok || !newest.Open:
+	case st.damaged(floor): // its sequences must not be given out again for something else
+		lost = "the history has lost its end"
+	case st.missing() > 0: // once the current stream goes on, nothing would tell
+		lost = "records are missing between the current state and the history"
+	}
+	if lost != "" {
+		telemetry.Add(ctx, telemetry.MetricLogGaps, 1, telemetry.String(telemetry.KeySite, s.name))
+		l.conn.log.Error("the log has lost records, a new epoch begins", slog.String(telemetry.KeySite, s.name), slog.String(telemetry.KeyReason, lost),
+			slog.String(telemetry.KeyEpoch, newest.Epoch), slog.Uint64(telemetry.KeySequence, newest.Last), slog.Uint64(telemetry.KeyCount, st.missing()))
 		if err := l.closeHistory(ctx, s, newest.Epoch); err != nil {
 			return st, err
 		}

@@ -252,6 +252,27 @@ func (s siteState) history(epoch string) (historyState, bool) {
 	return historyState{}, false
 }
 
+// missing counts the records of the newest epoch that its history no longer has and the current stream never
+// had. While it is kept from taking up more, by its limit, retention may pass over what it lacks. Of a copy,
+// see lacks.
+func (s siteState) missing() uint64 {
+	newest, ok := s.newest()
+	next := uint64(1)
+	switch {
+	case !ok || newest.Copy || s.Through.Epoch > newest.Epoch:
+		return 0
+	case s.Through.Epoch == newest.Epoch:
+		next = s.Through.Seq + 1
+	}
+	return max(newest.First, next) - next
+}
+
+// from is the state as it would be with the current stream filled up to a position only.
+func (s siteState) from(through pipeline.Position) siteState {
+	s.Through = through
+	return s
+}
+
 // damaged reports whether the newest history has lost its end: the current
 // stream, or whoever knows of floor, has more of it than it has itself.
 func (s siteState) damaged(floor pipeline.Position) bool {
