@@ -28,6 +28,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
 	"github.com/dr-syncer/dr-syncer/replay"
 	"github.com/dr-syncer/dr-syncer/test/world"
+	"github.com/dr-syncer/dr-syncer/transform"
 )
 
 const (
@@ -205,6 +206,11 @@ func bareLoop(ctx context.Context, client *kube.Client, objects []world.Object, 
 
 // copyOnce runs the destination side of a Replication until everything is in step.
 func copyOnce(ctx context.Context, client *kube.Client, conn *natslog.Conn, prefix string, want int) (time.Duration, error) {
+	return copyThrough(ctx, client, conn, prefix, want, nil)
+}
+
+// copyThrough is copyOnce with rules.
+func copyThrough(ctx context.Context, client *kube.Client, conn *natslog.Conn, prefix string, want int, rules *transform.Set) (time.Duration, error) {
 	log := slog.New(slog.DiscardHandler)
 	begun := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
@@ -214,7 +220,7 @@ func copyOnce(ctx context.Context, client *kube.Client, conn *natslog.Conn, pref
 	inventory := apply.NewInventory(client, log)
 	wg.Go(func() { _ = inventory.Run(ctx) })
 	applier, err := apply.New(apply.Settings{
-		Namespace: "default", Name: prefix + "bench", Client: client, Inventory: inventory, Log: log,
+		Namespace: "default", Name: prefix + "bench", Client: client, Inventory: inventory, Rules: rules, Log: log,
 		Spec: v1alpha1.ReplicationSpec{
 			Source: v1alpha1.Source{Site: world.Site}, Kinds: []string{"*"},
 			NamespaceMapping: &v1alpha1.NamespaceMapping{Prefix: prefix},

@@ -51,6 +51,8 @@ var benchmarks = []benchmark{
 	{"first-copy", benchFirstCopy},
 	{"latency", benchLatency},
 	{"memory", benchMemory},
+	{"transform", benchTransform},
+	{"standby", benchStandby},
 }
 
 func main() {

@@ -209,7 +209,7 @@ func normalize(kind string, o *unstructured.Unstructured, namespace func(string)
 	maps.DeleteFunc(annotations, ours)
 	maps.DeleteFunc(labels, ours)
 	for _, a := range []string{
-		"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision",
+		"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision", "deprecated.daemonset.template.generation",
 		"pv.kubernetes.io/bind-completed", "pv.kubernetes.io/bound-by-controller", "volume.kubernetes.io/storage-provisioner", "volume.kubernetes.io/selected-node",
 		"volume.beta.kubernetes.io/storage-provisioner",
 	} {
@@ -240,6 +240,10 @@ func normalize(kind string, o *unstructured.Unstructured, namespace func(string)
 	case "batch/jobs":
 		unstructured.RemoveNestedField(o.Object, "spec", "selector")
 		unstructured.RemoveNestedField(o.Object, "spec", "template", "metadata", "labels")
+		// A Job without labels is given those of its Pods.
+		for _, l := range []string{"batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name"} {
+			delete(labels, l)
+		}
 	case "rbac.authorization.k8s.io/rolebindings", "rbac.authorization.k8s.io/clusterrolebindings":
 		subjects, _, _ := unstructured.NestedSlice(o.Object, "subjects")
 		for _, s := range subjects {
