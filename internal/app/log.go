@@ -20,8 +20,8 @@ var ConnectionFlags = []string{"nats-creds", "nats-nkey", "nats-ca", "nats-cert"
 // is no address, and no inbox prefix.
 func RegisterConnection(fs *pflag.FlagSet, c *natslog.ConnectConfig, noURL, noInbox string) {
 	fs.StringVar(&c.URL, "nats-url", c.URL, "address of the log: nats://host:4222, several separated by commas"+noURL)
-	fs.StringVar(&c.CredsFile, "nats-creds", c.CredsFile, "file with NATS credentials (JWT and seed)")
-	fs.StringVar(&c.NKeySeedFile, "nats-nkey", c.NKeySeedFile, "file with a NATS nkey seed")
+	fs.StringVar(&c.CredsFile, "nats-creds", c.CredsFile, "file with NATS credentials (JWT and seed), read again at each connection")
+	fs.StringVar(&c.NKeySeedFile, "nats-nkey", c.NKeySeedFile, "file with a NATS nkey seed, read again at each connection")
 	fs.StringVar(&c.CAFile, "nats-ca", c.CAFile, "file with the CA certificates that the log's certificate is checked against")
 	fs.StringVar(&c.CertFile, "nats-cert", c.CertFile, "file with the client certificate for the log")
 	fs.StringVar(&c.KeyFile, "nats-key", c.KeyFile, "file with the client certificate's key")

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -58,6 +59,7 @@ type Conn struct {
 	server *Server // of an in-process connection
 	closed chan struct{}
 	close  func() error
+	redial atomic.Pointer[nats.Conn] // nc, for the client's own goroutines
 
 	mu       sync.Mutex
 	watchers map[*func()]struct{} // called after a reconnection
@@ -81,6 +83,7 @@ func Connect(ctx context.Context, cfg ConnectConfig) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the log at %s: %w", place(cfg), classify(err))
 	}
+	c.redial.Store(c.nc)
 	c.close = sync.OnceValue(func() error {
 		c.nc.Close()
 		<-c.closed
@@ -123,7 +126,10 @@ func (c *Conn) options(ctx context.Context, cfg ConnectConfig) ([]nats.Option, e
 		nats.Timeout(timeout),
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(), // keys are rotated on one side first
-		nats.CustomReconnectDelay(reconnectDelay),
+		nats.CustomReconnectDelay(func(attempts int) time.Duration {
+			c.rekey(cfg.NKeySeedFile)
+			return reconnectDelay(attempts)
+		}),
 		nats.ReconnectBufSize(reconnectBuffer),
 		nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(pingsOut),
@@ -156,6 +162,23 @@ func (c *Conn) options(ctx context.Context, cfg ConnectConfig) ([]nats.Option, e
 		opts = append(opts, nats.ClientCert(cfg.CertFile, cfg.KeyFile))
 	}
 	return opts, nil
+}
+
+// rekey has the next attempt to connect present the key whose seed the file holds now: the client reads the
+// file again to sign, but keeps the public key that it began with. It is called by the client's
+// goroutine that connects again, the only one to read the option.
+func (c *Conn) rekey(seedFile string) {
+	nc := c.redial.Load()
+	if seedFile == "" || nc == nil {
+		return
+	}
+	read, err := nats.NkeyOptionFromSeed(seedFile)
+	if err == nil {
+		err = read(&nc.Opts)
+	}
+	if err != nil {
+		c.log.Warn("cannot read the nkey seed file again", slog.String(telemetry.KeyPath, seedFile), slog.Any(telemetry.KeyError, err))
+	}
 }
 
 // reconnectDelay grows by half per attempt, with jitter, up to maxReconnectWait.
