@@ -411,6 +411,34 @@ func TestGap(t *testing.T) {
 	b.same(g)
 }
 
+// lossy is a History whose log has lost records of the epoch.
+type lossy struct{ pipeline.History }
+
+func (h lossy) Current(ctx context.Context, q pipeline.Query) iter.Seq2[pipeline.Record, error] {
+	return func(yield func(pipeline.Record, error) bool) {
+		for r, err := range h.History.Current(ctx, q) {
+			if !yield(r, err) {
+				return
+			}
+		}
+		yield(pipeline.Record{}, fmt.Errorf("current: %w", pipeline.ErrGap))
+	}
+}
+
+// TestLostRecordsKeepNothingBack: what a damaged log still has is copied and followed, since the source may
+// be gone.
+func TestLostRecordsKeepNothingBack(t *testing.T) {
+	b := newBench(t)
+	g := newTarget(t)
+	b.append(b.put("things", "a"), b.put("others", "b"))
+	s := b.settings(g)
+	s.History = lossy{s.History}
+	r, _ := run(t, s)
+	eventually(t, "it follows", func() bool { return r.Stats().Phase == replay.Replicating })
+	b.append(b.put("things", "c"))
+	b.same(g)
+}
+
 func TestForeignMessagesHoldNothingUp(t *testing.T) {
 	b := newBench(t)
 	g := newTarget(t)

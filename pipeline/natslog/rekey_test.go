@@ -48,7 +48,7 @@ func withNKeys(t *testing.T) keyed {
 	}
 	next, nextFile := testUser(t)
 	return keyed{
-		cfg: ConnectConfig{URL: s.ClientURL(), NKeySeedFile: file},
+		cfg:    ConnectConfig{URL: s.ClientURL(), NKeySeedFile: file},
 		revoke: func(t *testing.T) { know(t, next) },
 		admit: func(t *testing.T) {
 			text, err := os.ReadFile(nextFile)
@@ -62,9 +62,9 @@ func withNKeys(t *testing.T) keyed {
 
 // withJWTs is a server that knows its users by what an account's key signed.
 func withJWTs(t *testing.T) keyed {
-	pair := func(make func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
+	pair := func(create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
 		t.Helper()
-		p, err := make()
+		p, err := create()
 		if err != nil {
 			t.Fatal(err)
 		}
