@@ -173,15 +173,14 @@ func (r *replaying) Run(ctx context.Context) error {
 	if err := r.resume(ctx); err != nil {
 		return err
 	}
-	writing, stop := context.WithCancel(ctx)
+	over := make(chan struct{})
 	var writer sync.WaitGroup
-	var failed error
-	writer.Go(func() { failed = r.write(writing) })
+	writer.Go(func() { r.write(ctx, over) })
 	err := r.run.Run(ctx)
-	stop()
+	close(over)
 	writer.Wait()
 	if err == nil {
-		err = errors.Join(failed, r.flush(ctx))
+		err = r.flush(ctx)
 	}
 	return err
 }
@@ -200,14 +199,16 @@ func (r *replaying) resume(ctx context.Context) error {
 	return nil
 }
 
-// write keeps the log's list of results up to date until ctx ends.
-func (r *replaying) write(ctx context.Context) error {
+// write keeps the log's list of results up to date until the run is over or ctx ends.
+func (r *replaying) write(ctx context.Context, over <-chan struct{}) {
 	tick := time.NewTicker(resultsEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
+		case <-over:
+			return
 		case <-tick.C:
 		case <-r.full:
 		}

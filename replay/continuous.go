@@ -37,8 +37,8 @@ type Settings struct {
 	// Waves gives a kind its place in the order of the first copy, from 0.
 	Waves func(pipeline.GroupResource) int
 	Pump  pipeline.PumpConfig
-	// Deletions, if not nil, is told of the tombstones of a first copy before they are applied, and may add
-	// some. It may be called at every start.
+	// Deletions, if not nil, is told of tombstones before they are applied: of all of a first copy, to which it may
+	// add some, and later of those that come together.
 	Deletions func(ctx context.Context, tombstones map[pipeline.Ref]pipeline.Record) error
 	// Consumer names the subscription to operators of the log.
 	Consumer string
@@ -52,6 +52,7 @@ type Run struct {
 	changed chan struct{} // there is drift
 	repair  *repair
 	parked  *redrive
+	bunch   *bunch
 	// again has what is parked tried again soon: something has changed for the better.
 	again chan struct{}
 	// fresh says that something was parked.
@@ -80,7 +81,7 @@ func Continuous(s Settings) (*Run, error) {
 		return nil, fmt.Errorf("configure replication %s: %w", s.Pump.Owner, err)
 	}
 	r := &Run{
-		s: s, changed: make(chan struct{}, 1), drift: map[pipeline.Ref]struct{}{}, repair: newRepair(),
+		s: s, changed: make(chan struct{}, 1), drift: map[pipeline.Ref]struct{}{}, repair: newRepair(), bunch: newBunch(),
 		parked: newRedrive(), again: make(chan struct{}, 1), fresh: make(chan struct{}, 1),
 	}
 	r.state.phase, r.state.unread = Waiting, map[pipeline.GroupResource]int64{}
@@ -109,6 +110,7 @@ func (r *Run) Run(ctx context.Context) error {
 	defer r.s.Sink.OnDrift(r.drifted)()
 	defer r.repair.stop()
 	defer r.parked.stop()
+	defer r.bunch.stop()
 	ctx, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	defer parts.Wait()

@@ -26,6 +26,7 @@ func (r *Run) follow(ctx context.Context, from pipeline.Position) error {
 			r.s.Log.Debug("subscription not closed", telemetry.KeyReplication, r.s.Pump.Owner, telemetry.KeyError, err)
 		}
 	}()
+	r.bunch.clear()
 	r.replicating(from)
 	signal(r.fresh) // what is parked from before is tried again too
 	r.s.Log.Info("following the history", telemetry.KeyReplication, r.s.Pump.Owner,
@@ -40,7 +41,11 @@ func (r *Run) follow(ctx context.Context, from pipeline.Position) error {
 		case err := <-lost:
 			return fmt.Errorf("follow history: %w", err)
 		case d := <-deliveries:
-			if err := r.deliver(ctx, d); err != nil {
+			if err := r.gather(ctx, d); err != nil {
+				return err
+			}
+		case <-r.bunch.timer.C:
+			if err := r.release(ctx); err != nil {
 				return err
 			}
 		case <-r.changed:

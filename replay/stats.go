@@ -56,8 +56,10 @@ type state struct {
 	copied    bool              // a first copy was made: positions mean something
 	liveFrom  pipeline.Position // records after it are changes as they come
 	unread    map[pipeline.GroupResource]int64
-	failures  int       // in a row
-	since     time.Time // when following began
+	bunched   int               // deletions that wait for others
+	behind    pipeline.Position // the place before the first of them
+	failures  int               // in a row
+	since     time.Time         // when following began
 	heard     time.Time
 	heartbeat time.Time     // of the source's clock
 	interval  time.Duration // between heartbeats
@@ -82,12 +84,15 @@ func (s *state) stats(p pipeline.Stats, now time.Time) Stats {
 	if s.phase != Waiting && (s.failures < patience || s.steady(now)) {
 		out.Err = nil
 	}
-	held := int64(p.Pending + p.Retrying)
+	held := int64(p.Pending + p.Retrying + s.bunched)
 	behind := int64(0)
 	if s.copied {
 		out.Position = s.at
 		if held > 0 && p.Settled.Compare(s.at) < 0 {
 			out.Position = p.Settled
+		}
+		if s.bunched > 0 && s.behind.Compare(out.Position) < 0 {
+			out.Position = s.behind
 		}
 		if s.last.Epoch == s.at.Epoch && s.last.Seq > s.at.Seq {
 			behind = int64(s.last.Seq - s.at.Seq) //nolint:gosec // sequences stay far below 2^63

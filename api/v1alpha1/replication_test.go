@@ -97,6 +97,13 @@ func TestRules(t *testing.T) {
 		"StandbyRewriteNoHosts": {`{source: {site: a}, standby: {ingresses: Rewrite}}`, "Rewrite needs spec.standby.hosts"},
 		"StandbyHosts":          {`{source: {site: a}, standby: {gateways: Rewrite, hosts: {Example.com: b}}}`, "map a domain to a domain"},
 
+		"Scheduled":         {`{source: {site: a}, mode: Scheduled, schedule: "30 2 * * *", timeZone: Europe/Berlin, startingDeadlineSeconds: 60, suspend: true, concurrencyPolicy: Forbid, successfulRunsHistoryLimit: 0, failedRunsHistoryLimit: 5}`, ""},
+		"Manual":            {`{source: {site: a}, mode: Manual, deletionGuard: {maxCount: 5, maxPercent: 10, minCount: 0, window: 1h}}`, ""},
+		"NoSchedule":        {`{source: {site: a}, mode: Scheduled}`, "mode: Scheduled needs a schedule"},
+		"ScheduleForNobody": {`{source: {site: a}, schedule: "@daily"}`, "no other mode has one"},
+		"GuardPercent":      {`{source: {site: a}, deletionGuard: {maxPercent: 101}}`, "should be less than or equal to 100"},
+		"GuardWindow":       {`{source: {site: a}, deletionGuard: {window: 5m30}}`, "write a duration from 1s to 24h"},
+		"Overlapping":       {`{source: {site: a}, concurrencyPolicy: Allow}`, "Unsupported value"},
 		"NoSource":          {`{paused: true}`, "spec.source: Required value"},
 		"NoSite":            {`{source: {site: ""}}`, "a site's name is made of"},
 		"SiteUpperCase":     {`{source: {site: Prod}}`, "a site's name is made of"},
@@ -219,8 +226,8 @@ func TestColumns(t *testing.T) {
 	for wide, want := range map[string][]string{
 		"": {"NAME SOURCE PHASE SYNCED FAILED PARKED LAG AGE", "columns prod-nyc Replicating 1204 1 3 4"},
 		"-owide": {
-			"NAME SOURCE PHASE SYNCED FAILED PARKED LAG AGE REASON PENDING POSITION LAST EVENT",
-			"columns prod-nyc Replicating 1204 1 3 4 AGE Replicating 2 99 apps/deployments shop/web",
+			"NAME SOURCE PHASE SYNCED FAILED PARKED LAG AGE MODE LAST RUN NEXT RUN REASON PENDING POSITION LAST EVENT",
+			"columns prod-nyc Replicating 1204 1 3 4 AGE Continuous Replicating 2 99 apps/deployments shop/web",
 		},
 	} {
 		args := []string{"get", "repl", "-n", "default", "columns"}

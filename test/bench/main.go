@@ -49,6 +49,7 @@ type benchmark struct {
 var benchmarks = []benchmark{
 	{"publish", benchPublish},
 	{"first-copy", benchFirstCopy},
+	{"replay", benchReplay},
 	{"latency", benchLatency},
 	{"memory", benchMemory},
 	{"transform", benchTransform},

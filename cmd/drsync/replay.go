@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/internal/app"
+	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+)
+
+// replayCommand is "drsync replay".
+func (c *cli) replayCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "replay", Short: "Look at Replays"}
+	group(cmd)
+	cmd.AddCommand(c.replayResultsCommand())
+	return cmd
+}
+
+// replayResultsCommand is "drsync replay results".
+func (c *cli) replayResultsCommand() *cobra.Command {
+	var namespace, destination string
+	var failed bool
+	cmd := &cobra.Command{
+		Use:   "results NAME",
+		Short: "Show what a Replay did with each object, or would do",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			results, err := c.results(cmd.Context(), namespace, args[0], destination)
+			if err != nil {
+				return err
+			}
+			if failed {
+				results = slices.DeleteFunc(results, func(r pipeline.ObjectResult) bool { return !r.Failed() })
+			}
+			return c.show(results, func(p *printer) { writeResults(&p.out, results) })
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVarP(&namespace, "namespace", "n", "default", "namespace of the Replay")
+	fs.StringVar(&destination, "destination", "default", "name of the cluster in the log, as the applier was given it")
+	fs.BoolVar(&failed, "failed", false, "show only what failed")
+	c.clusterFlags(cmd)
+	c.logFlags(cmd)
+	return cmd
+}
+
+// results reads those of a Replay, the last one of each object, sorted.
+func (c *cli) results(ctx context.Context, namespace, name, destination string) ([]pipeline.ObjectResult, error) {
+	client, err := c.cluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	kind, err := client.Kind(ctx, pipeline.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "replays"})
+	if err != nil {
+		return nil, err
+	}
+	o, err := client.Get(ctx, kind, namespace, name)
+	if kube.IsNotFound(err) {
+		return nil, app.Usage(fmt.Errorf("there is no Replay %q in namespace %q: give its namespace with -n", name, namespace))
+	}
+	if err != nil {
+		return nil, err
+	}
+	conn, err := c.connectLog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }() // everything is read
+	log, err := conn.Results(ctx, destination, natslog.DefaultResultOptions())
+	if err != nil {
+		return nil, err
+	}
+	last := map[pipeline.Ref]pipeline.ObjectResult{}
+	for r, err := range log.List(ctx, o.UID) {
+		if err != nil {
+			return nil, err
+		}
+		last[r.Ref] = r
+	}
+	results := make([]pipeline.ObjectResult, 0, len(last))
+	for _, r := range last {
+		results = append(results, r)
+	}
+	slices.SortFunc(results, func(a, b pipeline.ObjectResult) int { return a.Ref.Compare(b.Ref) })
+	return results, nil
+}
+
+// writeResults writes results for people, with what would change below.
+func writeResults(to io.Writer, results []pipeline.ObjectResult) {
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "RESULT\tKIND\tNAMESPACE\tNAME\tREASON")
+	for _, r := range results {
+		result, reason := string(r.Result), ""
+		if r.Failed() {
+			result, reason = "failed", r.Class.String()+": "+r.Message
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", result, r.Ref.GroupResource(), r.Ref.Namespace, r.Ref.Name, strings.ReplaceAll(reason, "\n", " "))
+		for _, line := range r.Diff {
+			fmt.Fprintf(w, "  %s\n", strings.ReplaceAll(line, "\t", " "))
+		}
+	}
+	_ = w.Flush() // into memory
+}
