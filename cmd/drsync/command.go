@@ -59,7 +59,7 @@ difference and --exit-code was given.`,
 	fs.StringVarP(&c.format, "output", "o", c.format, "format of the output: text, json or yaml")
 	fs.StringVar(&c.color, "color", c.color, "color the text: auto (on a terminal, unless $NO_COLOR is set), always or never")
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return c.validate() }
-	cmd.AddCommand(c.transformCommand(), c.replayCommand())
+	cmd.AddCommand(c.statusCommand(), c.parkedCommand(), c.transformCommand(), c.replayCommand())
 	return cmd
 }
 

@@ -106,6 +106,7 @@ func TestDiffCommandLine(t *testing.T) {
 // history is a log with a site "prod" in it.
 type history struct {
 	server *natslog.Server
+	conn   *natslog.Conn
 	writer pipeline.Writer
 }
 
@@ -135,7 +136,7 @@ func newHistory(t *testing.T) *history {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &history{server, writer}
+	return &history{server, conn, writer}
 }
 
 // put appends an object, given as JSON.
@@ -160,10 +161,10 @@ func (h *history) namespace(t *testing.T, name, labels string) {
 	h.put(t, "namespaces", "", name, "v1", "Namespace", fmt.Sprintf(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q,"labels":%s}}`, name, labels))
 }
 
-func (h *history) deployment(t *testing.T, namespace, name string, replicas int) pipeline.Position {
+func (h *history) deployment(t *testing.T, namespace string, replicas int) pipeline.Position {
 	t.Helper()
-	return h.put(t, "deployments", namespace, name, "apps/v1", "Deployment",
-		fmt.Sprintf(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":%q,"namespace":%q},"spec":{"replicas":%d}}`, name, namespace, replicas))
+	return h.put(t, "deployments", namespace, "web", "apps/v1", "Deployment",
+		fmt.Sprintf(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","namespace":%q},"spec":{"replicas":%d}}`, namespace, replicas))
 }
 
 // install makes the custom resources known.
@@ -213,9 +214,9 @@ spec:
 	}
 	h.namespace(t, "shop", `{"team":"shop"}`)
 	h.namespace(t, "other", `{}`)
-	h.deployment(t, "other", "web", 7)
-	past := h.deployment(t, "shop", "web", 3)
-	h.deployment(t, "shop", "web", 4)
+	h.deployment(t, "other", 7)
+	past := h.deployment(t, "shop", 3)
+	h.deployment(t, "shop", 4)
 
 	args := func(next string, more ...string) []string {
 		return append([]string{"transform", "diff", "-f", file(t, "next.yaml", next), "--replication=diff/shop", "--kubeconfig=" + c.Kubeconfig(), "--nats-url=" + h.server.URL()}, more...)

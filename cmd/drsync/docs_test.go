@@ -11,6 +11,7 @@ import (
 
 	"github.com/dr-syncer/dr-syncer/internal/app"
 	"github.com/dr-syncer/dr-syncer/kube/kubetest"
+	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/transform"
 )
 
@@ -60,7 +61,7 @@ func TestRedactionPage(t *testing.T) {
 // TestPage runs the commands of docs/drsync.md, one after another, in a directory with the
 // files that the page shows, a cluster and a log.
 func TestPage(t *testing.T) {
-	c, h := kubetest.Shared(t), newHistory(t)
+	c, h := kubetest.Start(t), newHistory(t)
 	install(t, c)
 	if err := c.Apply(`apiVersion: dr-syncer.io/v1alpha1
 kind: Replication
@@ -74,8 +75,18 @@ spec:
 		t.Fatal(err)
 	}
 	h.namespace(t, "shop", "{}")
-	h.deployment(t, "shop", "web", 3)
+	h.deployment(t, "shop", 3)
 	h.put(t, "configmaps", "shop", "debug", "v1", "ConfigMap", `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"debug","namespace":"shop"}}`)
+
+	if out, err := c.Kubectl("patch", "replication", "shop", "--subresource=status", "--type=merge", "-p", `{"status":{"phase":"Replicating",
+		"counts":{"synced":41,"pending":0,"failed":0,"parked":1},"lag":{"events":1,"seconds":2},"conditions":[
+		{"type":"Degraded","status":"True","reason":"ObjectsParked","message":"1 object is parked.","lastTransitionTime":"2026-01-02T03:04:05Z"}]}}`); err != nil {
+		t.Fatal(out, err)
+	}
+	h.park(t, pipeline.DeadLetter{
+		Owner: "default/shop", Ref: pipeline.Ref{Site: "prod", Group: "apps", Resource: "deployments", Namespace: "shop", Name: "api"},
+		Message: `rule "small": every Deployment needs a label team`, Position: pipeline.Position{Epoch: "01M838KZPPDPWK3BNAGG2BCW8B", Seq: 7},
+	})
 
 	found := blocks(t, "drsync.md")
 	t.Chdir(t.TempDir())

@@ -63,6 +63,27 @@ func (c *Conn) DeadLetters(ctx context.Context, dest string, opts DeadLetterOpti
 	return d, nil
 }
 
+// ErrNoDeadLetters reports that the log knows no such destination.
+var ErrNoDeadLetters = errors.New("the log holds no dead letters of this destination")
+
+// FindDeadLetters opens the dead letters of a destination as they are, with the
+// limits they have. It makes none: a name that is not known is ErrNoDeadLetters.
+func (c *Conn) FindDeadLetters(ctx context.Context, dest string) (*DeadLetters, error) {
+	token := pipeline.EscapeToken(dest)
+	d := &DeadLetters{conn: c, stream: "DLQ_" + token, prefix: pipeline.SubjectPrefix + "." + token + ".dlq"}
+	err := c.do(ctx, func(ctx context.Context) error {
+		_, err := c.js.Stream(ctx, d.stream)
+		return err
+	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		err = ErrNoDeadLetters
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the dead letters of %q: %w", dest, err)
+	}
+	return d, nil
+}
+
 // subject of a dead letter: the owner's token, and then the Ref's as in its own subject.
 func (d *DeadLetters) subject(owner string, ref pipeline.Ref) string {
 	tail := strings.TrimPrefix(ref.Subject(), pipeline.SubjectPrefix+".")
