@@ -226,7 +226,6 @@ func TestSnapshotWriterRefuses(t *testing.T) {
 func TestSnapshotReaderIsFrugal(t *testing.T) {
 	bomb := append([]byte(`{"snapshot":1,"site":"a"}`+"\n"), bytes.Repeat([]byte("0"), 256<<20)...)
 	file := packed(t, bomb)
-	bomb = nil
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

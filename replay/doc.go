@@ -9,6 +9,11 @@
 // lost subscription or a widened selection begins it anew. What somebody else changed
 // or deleted at the destination is read again on its own.
 //
+// Past reads a site as it was at any position that the log still reaches: the newest
+// snapshot before it, and the history from there. It makes, verifies, exports and
+// imports snapshots. Retention makes them in time and lets go of history that no
+// promised moment needs, only after what they need was read back whole.
+//
 // It promises that a record is never submitted after a newer one of its
 // Ref, and that nothing foreign in the history holds anything up. It knows neither
 // NATS nor Kubernetes.

@@ -58,9 +58,11 @@ func natsLog(t *testing.T) *journeyLog {
 		},
 		tick: func() time.Time {
 			now := time.Now() // the log's clock is the real one: let it go on
-			for !time.Now().After(now) {
+			later := time.Now()
+			for !later.After(now) {
+				later = time.Now()
 			}
-			return time.Now()
+			return later
 		},
 		restart: start,
 	}

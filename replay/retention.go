@@ -33,8 +33,8 @@ type RetentionConfig struct {
 // DefaultRetention promises a week.
 func DefaultRetention() RetentionConfig {
 	return RetentionConfig{
-		Window: 7 * 24 * time.Hour, Every: 24 * time.Hour, Events: 100_000,
-		Count: 30, MaxAge: 30 * 24 * time.Hour, Look: time.Minute,
+		Window: 7 * 24 * time.Hour, Every: 24 * time.Hour, Events: 50_000,
+		Count: 60, MaxAge: 30 * 24 * time.Hour, Look: time.Minute,
 	}
 }
 

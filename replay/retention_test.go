@@ -23,7 +23,6 @@ type house struct {
 	now  time.Time
 	keep *replay.Retention
 	said strings.Builder
-	seen time.Time
 }
 
 func newHouse(t *testing.T, seed uint64, cfg replay.RetentionConfig) *house {

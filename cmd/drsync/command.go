@@ -21,6 +21,7 @@ type cli struct {
 	kube          kube.Settings
 	namespace     string
 	log           natslog.ConnectConfig
+	site          string
 
 	// negative is set by a command that did its work and found something out of
 	// order; see exitNo.
@@ -60,6 +61,7 @@ difference and --exit-code was given.`,
 	fs.StringVar(&c.color, "color", c.color, "color the text: auto (on a terminal, unless $NO_COLOR is set), always or never")
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return c.validate() }
 	cmd.AddCommand(c.statusCommand(), c.parkedCommand(), c.transformCommand(), c.replayCommand())
+	cmd.AddCommand(c.snapshotCommand(), c.historyCommand(), c.getCommand(), c.momentsCommand())
 	return cmd
 }
 

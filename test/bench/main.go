@@ -54,6 +54,8 @@ var benchmarks = []benchmark{
 	{"memory", benchMemory},
 	{"transform", benchTransform},
 	{"standby", benchStandby},
+	{"asof", benchAsOf},
+	{"snapshot", benchSnapshot},
 }
 
 func main() {
