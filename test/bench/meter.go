@@ -1,15 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// cost is what something took: until it was done, and the CPU time of this
-// process (user and system) until everything that it caused was over. Where others
-// load the machine the second says more.
+// cost is what something took: until it was done, and the CPU time (user and
+// system) of this process and those that it runs, until everything that it caused was
+// over. Where others load the machine the second says more.
 type cost struct{ wall, cpu time.Duration }
 
 func wall(c cost) float64 { return c.wall.Seconds() }
@@ -23,7 +28,7 @@ type meter struct {
 
 func start() meter { return meter{time.Now(), processTime()} }
 
-// stop ends the time, waits until this process is quiet, and ends the CPU time.
+// stop ends the time, waits until all is quiet, and ends the CPU time.
 func (m meter) stop(ctx context.Context) (cost, error) {
 	c := cost{wall: time.Since(m.begun)}
 	err := quiet(ctx)
@@ -31,16 +36,16 @@ func (m meter) stop(ctx context.Context) (cost, error) {
 	return c, err
 }
 
-// quiet waits until this process does next to nothing: what the log does
-// behind an acknowledgment must not be counted to whoever comes next.
+// quiet waits until this process and those that it runs do next to nothing: what
+// they do behind an answer must not be counted to whoever comes next.
 func quiet(ctx context.Context) error {
-	const look, calm, enough = 200 * time.Millisecond, 20 * time.Millisecond, 3
+	const look, calm, enough = 200 * time.Millisecond, 30 * time.Millisecond, 3
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for in := 0; in < enough; {
 		before := processTime()
 		if err := pause(ctx, look); err != nil {
-			return fmt.Errorf("wait until this process is quiet: %w", err)
+			return fmt.Errorf("wait for quiet: %w", err)
 		}
 		in++
 		if processTime()-before > calm {
@@ -50,11 +55,28 @@ func quiet(ctx context.Context) error {
 	return nil
 }
 
-// processTime is the CPU time of this process up to now.
+// processTime is the CPU time up to now of this process and of those that it runs.
 func processTime() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // fails for other arguments only
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	var own syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &own) // fails for other arguments only
+	total := time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range stats {
+		stat, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		// After the name in brackets, which may hold anything: state, parent, ..., and
+		// as the twelfth and thirteenth the ticks (of 10 ms) in user and system mode.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if len(fields) < 13 || fields[1] != strconv.Itoa(os.Getpid()) {
+			continue
+		}
+		user, _ := strconv.ParseInt(fields[11], 10, 64)
+		system, _ := strconv.ParseInt(fields[12], 10, 64)
+		total += time.Duration(user+system) * 10 * time.Millisecond
+	}
+	return total
 }
 
 func medianOf(costs []cost, of func(cost) float64) float64 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,7 +67,7 @@ func benchPublish(ctx context.Context, dir string) (_ []Figure, err error) {
 	}
 	var costs [3][]cost
 	for round := range publishRounds {
-		line := fmt.Sprintf("round %d:", round+1)
+		var line strings.Builder
 		for i, s := range subjects {
 			c, err := s.run()
 			if err != nil {
@@ -79,9 +80,9 @@ func benchPublish(ctx context.Context, dir string) (_ []Figure, err error) {
 				return nil, err
 			}
 			costs[i] = append(costs[i], c)
-			line += fmt.Sprintf(" %s %.0f/s (CPU %.0f µs each)", s.name, publishEvents/c.wall.Seconds(), perEvent(c))
+			fmt.Fprintf(&line, " %s %.0f/s (CPU %.0f µs each)", s.name, publishEvents/c.wall.Seconds(), perEvent(c))
 		}
-		progress("%s", line)
+		progress("round %d:%s", round+1, &line)
 	}
 	rate := func(i int) float64 {
 		return medianOf(costs[i], func(c cost) float64 { return publishEvents / c.wall.Seconds() })

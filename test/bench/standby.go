@@ -54,7 +54,7 @@ func benchStandby(ctx context.Context, dir string) (_ []Figure, err error) {
 			if err != nil {
 				return nil, err
 			}
-			speed[asleep] = append(speed[asleep], float64(len(objects))/took.Seconds())
+			speed[asleep] = append(speed[asleep], float64(len(objects))/took.wall.Seconds())
 		}
 		if round == 0 { // the server warms up
 			clear(speed)
