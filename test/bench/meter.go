@@ -60,21 +60,22 @@ func processTime() time.Duration {
 	var own syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &own) // fails for other arguments only
 	total := time.Duration(own.Utime.Nano() + own.Stime.Nano())
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, name := range stats {
-		stat, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has ended
+	children, _ := filepath.Glob("/proc/self/task/*/children") // by the thread that started them
+	for _, name := range children {
+		pids, _ := os.ReadFile(name)
+		for pid := range strings.FieldsSeq(string(pids)) {
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			if err != nil {
+				continue // it has ended
+			}
+			// After the name in brackets, which may hold anything: state, parent and so on, and
+			// as the twelfth and thirteenth the ticks (of 10 ms) in user and system mode.
+			fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+			for _, ticks := range fields[11:13] {
+				n, _ := strconv.ParseInt(ticks, 10, 64)
+				total += time.Duration(n) * 10 * time.Millisecond
+			}
 		}
-		// After the name in brackets, which may hold anything: state, parent, ..., and
-		// as the twelfth and thirteenth the ticks (of 10 ms) in user and system mode.
-		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		if len(fields) < 13 || fields[1] != strconv.Itoa(os.Getpid()) {
-			continue
-		}
-		user, _ := strconv.ParseInt(fields[11], 10, 64)
-		system, _ := strconv.ParseInt(fields[12], 10, 64)
-		total += time.Duration(user+system) * 10 * time.Millisecond
 	}
 	return total
 }

@@ -52,7 +52,7 @@ func benchReplay(ctx context.Context, dir string) (_ []Figure, err error) {
 		if int(n.Created) != len(objects) {
 			return nil, fmt.Errorf("a replay of %d objects has created %+v", len(objects), n)
 		}
-		product, bare = append(product, float64(len(objects))/p.Seconds()), append(bare, float64(len(objects))/b.Seconds())
+		product, bare = append(product, float64(len(objects))/p.Seconds()), append(bare, float64(len(objects))/b.wall.Seconds())
 		ratios = append(ratios, product[round]/bare[round])
 		progress("round %d: replay %.0f/s, bare loop %.0f/s", round+1, product[round], bare[round])
 	}
