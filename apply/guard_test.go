@@ -24,8 +24,8 @@ type ward struct {
 	now    time.Time
 }
 
-func newWard(spec *v1alpha1.DeletionGuard, former *v1alpha1.DeletionsStatus, whole bool) *ward {
-	w := &ward{guard: NewGuard(spec, former, whole), copies: map[pipeline.Ref]bool{}, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+func newWard(spec *v1alpha1.DeletionGuard, former *v1alpha1.DeletionsStatus) *ward {
+	w := &ward{guard: NewGuard(spec, former, false), copies: map[pipeline.Ref]bool{}, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	w.guard.copies = w.count
 	return w
 }
@@ -83,19 +83,17 @@ func (w *ward) remove(namespace string, from, to int) (passed int) {
 	return passed
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestGuard(t *testing.T) {
-	small := &v1alpha1.DeletionGuard{MaxCount: ptr(int32(20)), MaxPercent: ptr(int32(50)), MinCount: ptr(int32(5)), Window: &metav1.Duration{Duration: time.Minute}}
+	small := &v1alpha1.DeletionGuard{MaxCount: new(int32(20)), MaxPercent: new(int32(50)), MinCount: new(int32(5)), Window: &metav1.Duration{Duration: time.Minute}}
 	t.Run("few pass", func(t *testing.T) {
-		w := newWard(small, nil, false)
+		w := newWard(small, nil)
 		w.fill("a", 100)
 		if n := w.remove("a", 0, 20); n != 20 || w.guard.Held().Held != 0 {
 			t.Errorf("%d passed, %d are held", n, w.guard.Held().Held)
 		}
 	})
 	t.Run("too many are held, and nothing else", func(t *testing.T) {
-		w := newWard(small, nil, false)
+		w := newWard(small, nil)
 		w.fill("a", 100)
 		w.fill("b", 100)
 		secret := pipeline.Ref{Site: "prod", Resource: "secrets", Namespace: "b", Name: "s"}
@@ -113,7 +111,7 @@ func TestGuard(t *testing.T) {
 		}
 	})
 	t.Run("a small namespace by percent", func(t *testing.T) {
-		w := newWard(small, nil, false)
+		w := newWard(small, nil)
 		w.fill("a", 8)
 		w.fill("b", 100)
 		if n := w.remove("a", 0, 8); n != 5 {
@@ -124,7 +122,7 @@ func TestGuard(t *testing.T) {
 		}
 	})
 	t.Run("an old burst is past", func(t *testing.T) {
-		w := newWard(small, nil, false)
+		w := newWard(small, nil)
 		w.fill("a", 100)
 		passed := 0
 		for i := range 4 {
@@ -136,7 +134,7 @@ func TestGuard(t *testing.T) {
 		}
 	})
 	t.Run("a definition goes with its objects", func(t *testing.T) {
-		w := newWard(small, nil, false)
+		w := newWard(small, nil)
 		widget := func(i int) pipeline.Ref {
 			return pipeline.Ref{Site: "prod", Group: "example.com", Resource: "widgets", Namespace: "a", Name: fmt.Sprint(i)}
 		}
@@ -153,7 +151,7 @@ func TestGuard(t *testing.T) {
 		}
 	})
 	t.Run("what exists again is not held", func(t *testing.T) {
-		w := newWard(small, nil, false)
+		w := newWard(small, nil)
 		w.fill("a", 100)
 		w.remove("a", 0, 40)
 		for i := range 40 {
@@ -168,7 +166,7 @@ func TestGuard(t *testing.T) {
 		}
 	})
 	t.Run("approved", func(t *testing.T) {
-		w := newWard(small, nil, false)
+		w := newWard(small, nil)
 		w.fill("a", 100)
 		w.remove("a", 0, 40)
 		refs := w.guard.Approve()
@@ -186,7 +184,7 @@ func TestGuard(t *testing.T) {
 		}
 	})
 	t.Run("discarded", func(t *testing.T) {
-		w := newWard(small, nil, false)
+		w := newWard(small, nil)
 		w.fill("a", 100)
 		w.remove("a", 0, 40)
 		w.guard.Discard()
@@ -201,20 +199,20 @@ func TestGuard(t *testing.T) {
 		}
 	})
 	t.Run("disabled", func(t *testing.T) {
-		w := newWard(&v1alpha1.DeletionGuard{Disabled: true}, nil, false)
+		w := newWard(&v1alpha1.DeletionGuard{Disabled: true}, nil)
 		w.fill("a", 5000)
 		if n := w.remove("a", 0, 5000); n != 5000 {
 			t.Errorf("%d passed", n)
 		}
 	})
 	t.Run("defaults", func(t *testing.T) {
-		w := newWard(nil, nil, false)
+		w := newWard(nil, nil)
 		w.fill("a", 30)
 		w.fill("b", 9)
 		if n := w.remove("b", 0, 9); n != 9 {
 			t.Errorf("%d of a namespace of 9 passed", n)
 		}
-		w = newWard(nil, nil, false)
+		w = newWard(nil, nil)
 		w.fill("a", 30)
 		if n := w.remove("a", 0, 30); n != 15 {
 			t.Errorf("%d of 30 passed, want half", n)
@@ -226,10 +224,10 @@ func TestGuard(t *testing.T) {
 func TestGuardAfterRestart(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		spec := &v1alpha1.DeletionGuard{
-			MaxCount: ptr(int32(rapid.IntRange(3, 30).Draw(t, "most"))), MaxPercent: ptr(int32(rapid.IntRange(20, 80).Draw(t, "percent"))),
-			MinCount: ptr(int32(rapid.IntRange(0, 10).Draw(t, "least"))),
+			MaxCount: new(int32(rapid.IntRange(3, 30).Draw(t, "most"))), MaxPercent: new(int32(rapid.IntRange(20, 80).Draw(t, "percent"))),
+			MinCount: new(int32(rapid.IntRange(0, 10).Draw(t, "least"))),
 		}
-		w := newWard(spec, nil, false)
+		w := newWard(spec, nil)
 		w.fill("a", 60)
 		w.fill("b", 20)
 		var log []pipeline.Record
@@ -281,12 +279,12 @@ func seqTo(n int) []int {
 func TestGuardRemindedForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		former := &v1alpha1.DeletionsStatus{Held: 3, Scopes: []v1alpha1.HeldScope{{Namespace: "a", Held: 3}}}
-		w := newWard(nil, former, false)
+		w := newWard(nil, former)
 		w.fill("a", 100)
 		if v := w.apply(w.tombstone(cm("a", 1))); v != hold {
 			t.Error("right after the start what was held is not")
 		}
-		w = newWard(nil, former, false)
+		w = newWard(nil, former)
 		w.fill("a", 100)
 		<-time.After(defaultDeletionsSpan)
 		if v := w.apply(w.tombstone(cm("a", 1))); v != pass {

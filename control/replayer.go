@@ -56,8 +56,6 @@ type ReplayRun interface {
 
 // Progress is how far the run of a Replay is.
 type Progress struct {
-	// Total counts the objects that are to be looked at; 0 until that is known.
-	Total  int64
 	Counts v1alpha1.ReplayCounts
 	// Kinds are the counts by kind.
 	Kinds map[pipeline.GroupResource]v1alpha1.ReplayCounts

@@ -215,8 +215,10 @@ func (r *replayReconciler) begin(ctx context.Context, rep *v1alpha1.Replay, w Re
 	case errors.As(err, &gone):
 		return r.report(ctx, nil, rep, failing(rep.Status, refusal{v1alpha1.ReasonNotThere, "The moment cannot be replayed: " + err.Error()}, time.Now()))
 	case errors.Is(err, pipeline.ErrNoHistory):
-		return r.report(ctx, nil, rep, waiting(rep.Status, refusal{v1alpha1.ReasonUnknownSite,
-			"The log holds no history of the site: check the name, and that a collector runs with --site set to it."}, time.Now()))
+		return r.report(ctx, nil, rep, waiting(rep.Status, refusal{
+			v1alpha1.ReasonUnknownSite,
+			"The log holds no history of the site: check the name, and that a collector runs with --site set to it.",
+		}, time.Now()))
 	case err != nil:
 		return r.report(ctx, nil, rep, waiting(rep.Status, refusal{v1alpha1.ReasonLogUnavailable, "The log cannot be read: " + err.Error()}, time.Now()))
 	}

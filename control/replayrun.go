@@ -149,8 +149,7 @@ type replaying struct {
 	results pipeline.Results // nil keeps none
 	log     *slog.Logger
 
-	mu    sync.Mutex
-	total int64
+	mu sync.Mutex
 	// former are the results of the runs that were interrupted.
 	former map[pipeline.Ref]pipeline.ObjectResult
 	done   map[pipeline.Ref]pipeline.Result

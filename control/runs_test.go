@@ -57,23 +57,30 @@ func TestDecideRuns(t *testing.T) {
 		"AskedWhileOne": {manual, "y", v1alpha1.ReplicationStatus{LastSyncNow: "x"}, []*v1alpha1.Replay{running}, 60, "Running Running, acknowledged x", "it waits for the end of the other"},
 		"AskedWhenDue":  {hourly, "x", v1alpha1.ReplicationStatus{}, nil, 60, "create r-now-2d711642b7, Running Running, next 02:00, acknowledged x", "one at a time"},
 		"History": {
-			manual, "", v1alpha1.ReplicationStatus{}, []*v1alpha1.Replay{
+			manual, "",
+			v1alpha1.ReplicationStatus{},
+			[]*v1alpha1.Replay{
 				ended("a", v1alpha1.ReplayComplete, 1), ended("b", v1alpha1.ReplayFailed, 2), ended("c", v1alpha1.ReplayComplete, 3),
 				ended("d", v1alpha1.ReplayComplete, 4), ended("e", v1alpha1.ReplayFailed, 5), ended("f", v1alpha1.ReplayComplete, 6),
 			},
 			60, "Idle Idle, last f, position 6, remove b a", "three good ones and one bad one stay",
 		},
 		"Failed": {
-			manual, "", v1alpha1.ReplicationStatus{}, []*v1alpha1.Replay{ended("a", v1alpha1.ReplayComplete, 1), ended("b", v1alpha1.ReplayFailed, 2)},
+			manual, "",
+			v1alpha1.ReplicationStatus{},
+			[]*v1alpha1.Replay{ended("a", v1alpha1.ReplayComplete, 1), ended("b", v1alpha1.ReplayFailed, 2)},
 			60, "Idle Idle, last b", "the position is that of the last that was completed",
 		},
 		"Missed": {
-			hourly, "", v1alpha1.ReplicationStatus{Runs: &v1alpha1.RunsStatus{Through: &metav1.Time{Time: at(60)}}}, nil,
+			hourly, "",
+			v1alpha1.ReplicationStatus{Runs: &v1alpha1.RunsStatus{Through: &metav1.Time{Time: at(60)}}},
+			nil,
 			5*60 + 10, "create r-29454060, Running Running, next 06:00, missed 3, look 06:00", "one is made up for",
 		},
 		"TooLate": {
 			with(hourly, func(s *v1alpha1.ReplicationSpec) { n := int64(300); s.StartingDeadlineSeconds = &n }), "",
-			v1alpha1.ReplicationStatus{Runs: &v1alpha1.RunsStatus{Through: &metav1.Time{Time: at(60)}}}, nil,
+			v1alpha1.ReplicationStatus{Runs: &v1alpha1.RunsStatus{Through: &metav1.Time{Time: at(60)}}},
+			nil,
 			5*60 + 10, "Idle Idle, next 06:00, missed 4, look 06:00", "none is made up for",
 		},
 	}

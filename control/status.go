@@ -227,7 +227,7 @@ func ready(next v1alpha1.ReplicationStatus, s situation) metav1.Condition {
 		return no(v1alpha1.ReasonCopying, "The first copy is being made.")
 	case v1alpha1.PhaseReplicating:
 		return condition(v1alpha1.ConditionReady, true, v1alpha1.ReasonReplicating, "Changes are applied as they come.")
-	case v1alpha1.PhasePending:
+	case v1alpha1.PhasePending, v1alpha1.PhaseIdle, v1alpha1.PhaseRunning:
 	}
 	switch {
 	case !halted(s):

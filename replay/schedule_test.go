@@ -95,35 +95,43 @@ func TestScheduleStep(t *testing.T) {
 	}{
 		"NotYet": {
 			replay.Clock{Now: now("09:59"), Through: now("09:00")},
-			replay.Tick{Through: now("09:00"), Look: now("10:00")}, "nothing is due",
+			replay.Tick{Through: now("09:00"), Look: now("10:00")},
+			"nothing is due",
 		},
 		"Due": {
 			replay.Clock{Now: now("10:00"), Through: now("09:00")},
-			replay.Tick{Run: now("10:00"), Through: now("10:00"), Look: now("11:00")}, "on the minute",
+			replay.Tick{Run: now("10:00"), Through: now("10:00"), Look: now("11:00")},
+			"on the minute",
 		},
 		"Missed": {
 			replay.Clock{Now: now("12:30"), Through: now("09:00")},
-			replay.Tick{Run: now("12:00"), Missed: 2, Through: now("12:00"), Look: now("13:00")}, "one is caught up, the newest",
+			replay.Tick{Run: now("12:00"), Missed: 2, Through: now("12:00"), Look: now("13:00")},
+			"one is caught up, the newest",
 		},
 		"WithinDeadline": {
 			replay.Clock{Now: now("12:10"), Through: now("11:00"), Deadline: 10 * time.Minute},
-			replay.Tick{Run: now("12:00"), Through: now("12:00"), Look: now("13:00")}, "just in time",
+			replay.Tick{Run: now("12:00"), Through: now("12:00"), Look: now("13:00")},
+			"just in time",
 		},
 		"PastDeadline": {
 			replay.Clock{Now: now("12:11"), Through: now("11:00"), Deadline: 10 * time.Minute},
-			replay.Tick{Missed: 1, Through: now("12:00"), Look: now("13:00")}, "too late is missed, and not decided again",
+			replay.Tick{Missed: 1, Through: now("12:00"), Look: now("13:00")},
+			"too late is missed, and not decided again",
 		},
 		"Overlapping": {
 			replay.Clock{Now: now("12:30"), Through: now("11:00"), Running: true},
-			replay.Tick{Through: now("11:00")}, "the run under way is waited for",
+			replay.Tick{Through: now("11:00")},
+			"the run under way is waited for",
 		},
 		"Suspended": {
 			replay.Clock{Now: now("12:30"), Through: now("11:00"), Suspended: true},
-			replay.Tick{Through: now("11:00")}, "nothing begins",
+			replay.Tick{Through: now("11:00")},
+			"nothing begins",
 		},
 		"ClockBackwards": {
 			replay.Clock{Now: now("08:30"), Through: now("11:00")},
-			replay.Tick{Through: now("11:00"), Look: now("12:00")}, "what was dealt with stays so",
+			replay.Tick{Through: now("11:00"), Look: now("12:00")},
+			"what was dealt with stays so",
 		},
 	}
 	for name, c := range cases {

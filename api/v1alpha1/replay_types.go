@@ -156,7 +156,8 @@ type ReplayStatus struct {
 
 // ReplayCounts are numbers of objects by what the run did with them or, with mode DryRun, would do.
 type ReplayCounts struct {
-	// Total is what the source had at the moment, of what is selected, and what is to be deleted. It is known once it has been read.
+	// Total are those that were looked at: in the end all that the source had at the moment, of the kinds and namespaces that are
+	// selected, and those to be deleted.
 	Total     int64 `json:"total"`
 	Created   int64 `json:"created"`
 	Changed   int64 `json:"changed"`

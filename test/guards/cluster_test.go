@@ -51,14 +51,20 @@ type thing struct {
 	body    map[string]any
 }
 
+// metaOf is the metadata of an object.
+func metaOf(body map[string]any) map[string]any {
+	meta, _ := body["metadata"].(map[string]any)
+	return meta
+}
+
 func (o thing) object(k kube.Kind) kube.Object {
 	body := maps.Clone(o.body)
-	meta := maps.Clone(body["metadata"].(map[string]any))
+	meta := maps.Clone(metaOf(body))
 	meta["uid"], meta["resourceVersion"] = o.uid, fmt.Sprint(o.version)
 	body["metadata"] = meta
 	raw, err := json.Marshal(body)
 	if err != nil {
-		panic(err) // a map of strings
+		raw = nil // of a map of strings it cannot be
 	}
 	return kube.Object{
 		Namespace: o.id.namespace, Name: o.id.name, UID: o.uid, Version: fmt.Sprint(o.version), APIVersion: k.APIVersion(), Kind: k.Kind, Raw: raw,
@@ -273,7 +279,7 @@ func (c *cluster) Apply(_ context.Context, k kube.Kind, namespace, name string, 
 	if err := json.Unmarshal(body, &wanted); err != nil {
 		return kube.Meta{}, false, err
 	}
-	meta := wanted["metadata"].(map[string]any)
+	meta := metaOf(wanted)
 	uid, _ := meta["uid"].(string)
 	delete(meta, "uid")
 	delete(meta, "resourceVersion")

@@ -47,9 +47,7 @@ type play struct {
 	restored           bool
 }
 
-var guard = &v1alpha1.DeletionGuard{MinCount: ptr(int32(0)), MaxPercent: ptr(int32(50)), MaxCount: ptr(int32(30))}
-
-func ptr[T any](v T) *T { return &v }
+var guard = &v1alpha1.DeletionGuard{MinCount: new(int32(0)), MaxPercent: new(int32(50)), MaxCount: new(int32(30))}
 
 func newPlay(t *testing.T, r *rand.Rand) *play {
 	p := &play{t: t, r: r, source: newCluster("one"), dest: newCluster("dr"), log: memlog.New()}
