@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,6 +31,7 @@ type options struct {
 	server      natslog.ServerConfig
 	retention   replay.RetentionConfig
 	listen      string
+	linkListen  string
 	usersFile   string
 	open        bool
 	plain       bool
@@ -76,17 +78,15 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.retention.Count, "snapshots-keep", o.retention.Count, "snapshots of a source that are kept at most, beside those kept by hand")
 	fs.DurationVar(&o.retention.MaxAge, "snapshots-max-age", o.retention.MaxAge, "age at which a snapshot that --history-window does not need goes")
 
-	fs.StringVar(&o.server.StoreDir, "store-dir", o.server.StoreDir, "directory of the embedded log, on a disk of its own")
+	app.RegisterStore(fs, &o.server)
+	fs.StringVar(&o.linkListen, "link-listen", o.linkListen, "address at which collectors that hold their log themselves (--link-url) have it copied to here; empty for none")
 	fs.StringVar(&o.listen, "nats-listen", o.listen, "address at which collectors reach the embedded log; empty for none")
-	fs.StringVar(&o.usersFile, "nats-users-file", o.usersFile, "file with who may connect to the embedded log: a line \"SITE NKEY\" per collector, \"* NKEY\" for operators")
+	fs.StringVar(&o.usersFile, "nats-users-file", o.usersFile, "file with who may connect to the embedded log: a line \"SITE NKEY\" per collector, \"SITE NKEY link\" per link, \"* NKEY\" for operators")
 	fs.BoolVar(&o.open, "nats-no-auth", o.open, "let everybody who reaches --nats-listen write to the embedded log")
 	fs.BoolVar(&o.plain, "nats-no-tls", o.plain, "send what is replicated, Secrets too, over the network as it is: for --nats-listen at an address of a network that encrypts")
 	fs.StringVar(&o.server.TLSCertFile, "nats-tls-cert", o.server.TLSCertFile, "file with the embedded log's certificate")
 	fs.StringVar(&o.server.TLSKeyFile, "nats-tls-key", o.server.TLSKeyFile, "file with the certificate's key")
 	fs.StringVar(&o.server.ClientCAFile, "nats-tls-client-ca", o.server.ClientCAFile, "file with the CA certificates that collectors' certificates are checked against")
-	fs.Int64Var(&o.server.MaxStore, "store-max-bytes", o.server.MaxStore, "most that the embedded log may occupy; three quarters of the free disk if 0")
-	fs.Int64Var(&o.server.MinFree, "store-min-free", o.server.MinFree, "free disk space in bytes below which the embedded log takes nothing more")
-	fs.BoolVar(&o.server.SyncAlways, "store-sync-always", o.server.SyncAlways, "have every event on disk before it counts as written; without it a power failure costs the last of them")
 
 	fs.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "apply only while this process holds a lease in the cluster; needed when several run (default: true in a Pod)")
 	fs.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the lease and of DR-Syncer itself: nothing is replicated into it")
@@ -97,10 +97,9 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 func (o *options) embedded() bool { return o.nats.URL == "" }
 
 // ofEmbedded are the flags that mean something for an embedded log only.
-var ofEmbedded = []string{
-	"store-dir", "nats-listen", "nats-users-file", "nats-no-auth", "nats-no-tls", "nats-tls-cert", "nats-tls-key", "nats-tls-client-ca",
-	"store-max-bytes", "store-min-free", "store-sync-always",
-}
+var ofEmbedded = append([]string{
+	"nats-listen", "link-listen", "nats-users-file", "nats-no-auth", "nats-no-tls", "nats-tls-cert", "nats-tls-key", "nats-tls-client-ca",
+}, app.StoreFlags...)
 
 var destinationName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
@@ -145,17 +144,12 @@ func (o *options) validate(set func(flag string) bool) error {
 
 // completeServer makes the configuration of the embedded server.
 func (o *options) completeServer() error {
-	if o.listen == "" {
-		o.server.Host, o.server.Port = "", 0
-	} else {
-		host, port, err := net.SplitHostPort(o.listen)
-		if err != nil {
-			return fmt.Errorf("--nats-listen %q is not of the form host:port: %w", o.listen, err)
-		}
-		o.server.Host = host
-		if o.server.Port, err = strconv.Atoi(port); err != nil || o.server.Port < 1 {
-			return fmt.Errorf("--nats-listen %q: the port is not a number from 1 to 65535", o.listen)
-		}
+	var err error
+	if o.server.Host, o.server.Port, err = parseListen("nats-listen", o.listen); err != nil {
+		return err
+	}
+	if o.server.LeafHost, o.server.LeafPort, err = parseListen("link-listen", o.linkListen); err != nil {
+		return err
 	}
 	if o.usersFile != "" {
 		text, err := os.ReadFile(o.usersFile)
@@ -174,10 +168,35 @@ func (o *options) completeServer() error {
 		return fmt.Errorf("--nats-listen %s would send what is replicated, Secrets too, over the network as it is: give --nats-tls-cert and --nats-tls-key, "+
 			"or --nats-no-tls if the network encrypts", o.listen)
 	}
+	links := slices.ContainsFunc(o.server.Users, func(u natslog.User) bool { return u.Leaf })
+	switch {
+	case o.linkListen != "" && !links:
+		return errors.New("--link-listen lets nobody in: give a --nats-users-file with a line \"SITE NKEY link\" per collector that links itself")
+	case o.linkListen == "" && links:
+		return fmt.Errorf("%s names links: give --link-listen, the address for them", o.usersFile)
+	case o.linkListen != "" && !isLocal(o.server.LeafHost) && o.server.TLSCertFile == "" && !o.plain:
+		return fmt.Errorf("--link-listen %s would send what is replicated, Secrets too, over the network as it is: give --nats-tls-cert and --nats-tls-key, "+
+			"or --nats-no-tls if the network encrypts", o.linkListen)
+	}
 	if err := o.server.Validate(); err != nil {
 		return fmt.Errorf("embedded log: %w", err)
 	}
 	return nil
+}
+
+// parseListen reads an address to listen at; none is port 0.
+func parseListen(flag, address string) (host string, port int, err error) {
+	if address == "" {
+		return "", 0, nil
+	}
+	host, number, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, fmt.Errorf("--%s %q is not of the form host:port: %w", flag, address, err)
+	}
+	if port, err = strconv.Atoi(number); err != nil || port < 1 {
+		return "", 0, fmt.Errorf("--%s %q: the port is not a number from 1 to 65535", flag, address)
+	}
+	return host, port, nil
 }
 
 func isLocal(host string) bool {
@@ -188,7 +207,8 @@ func isLocal(host string) bool {
 // everySite is the site of users who are not held to one.
 const everySite = "*"
 
-// parseUsers reads who may connect: "SITE NKEY" per line, "#" begins a comment.
+// parseUsers reads who may connect: "SITE NKEY" per line, and "link" behind it for
+// one who links a log of its own; "#" begins a comment.
 func parseUsers(text string) ([]natslog.User, error) {
 	var users []natslog.User
 	n := 0
@@ -196,15 +216,21 @@ func parseUsers(text string) ([]natslog.User, error) {
 		n++
 		line, _, _ = strings.Cut(line, "#")
 		words := strings.Fields(line)
+		link := len(words) == 3 && words[2] == "link"
+		if link {
+			words = words[:2]
+		}
 		switch {
 		case len(words) == 0:
 			continue
 		case len(words) != 2:
 			return nil, fmt.Errorf("line %d: write a site and its public nkey, such as \"prod-nyc UAB…\"", n)
+		case words[0] == everySite && link:
+			return nil, fmt.Errorf("line %d: a link is of one site, not of %s", n, everySite)
 		case words[0] == everySite:
 			users = append(users, natslog.User{NKey: words[1]})
 		case destinationName.MatchString(words[0]):
-			users = append(users, natslog.User{Site: words[0], NKey: words[1]})
+			users = append(users, natslog.User{Site: words[0], NKey: words[1], Leaf: link})
 		default:
 			return nil, fmt.Errorf("line %d: %q is no name of a site: write up to 63 lower-case letters, digits and -, or * for operators", n, words[0])
 		}

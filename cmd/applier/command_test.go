@@ -52,6 +52,12 @@ func TestBadFlags(t *testing.T) {
 		"UsersLine":      {[]string{"--nats-users-file=" + file("line", "\nprod\n")}, "line 2: write a site and its public nkey"},
 		"UsersSite":      {[]string{"--nats-users-file=" + file("site", "Prod "+key)}, `line 1: "Prod" is no name of a site`},
 		"UsersKey":       {[]string{"--nats-users-file=" + file("key", "prod SUAB")}, "not a public user nkey"},
+		"LinkListen":     {[]string{"--link-listen=7422"}, "--link-listen"},
+		"LinkNobody":     {[]string{"--link-listen=127.0.0.1:7422"}, "lets nobody in: give a --nats-users-file"},
+		"LinkNowhere":    {[]string{"--nats-users-file=" + file("link", "prod "+key+" link")}, "names links: give --link-listen"},
+		"LinkPlain":      {[]string{"--link-listen=0.0.0.0:7422", "--nats-users-file=" + file("link", "prod "+key+" link")}, "--link-listen 0.0.0.0:7422 would send"},
+		"LinkOfAll":      {[]string{"--nats-users-file=" + file("all", "* "+key+" link")}, "a link is of one site"},
+		"LinkAndURL":     {[]string{"--nats-url=nats://x:4222", "--link-listen=127.0.0.1:7422"}, "--link-listen is for the embedded log"},
 		"HalfTLS":        {[]string{"--nats-tls-cert=x"}, "TLS needs both"},
 		"URL":            {[]string{"--nats-url=http://x"}, "does not start with nats://"},
 		"TwoLogs":        {[]string{"--nats-url=nats://x:4222", "--store-dir=" + dir}, "--store-dir is for the embedded log"},
@@ -74,11 +80,11 @@ func TestBadFlags(t *testing.T) {
 }
 
 func TestUsers(t *testing.T) {
-	got, err := parseUsers("# collectors\nprod-nyc " + key + "\n\n  prod-fra\tUB # of Frankfurt\n* UC")
+	got, err := parseUsers("# collectors\nprod-nyc " + key + "\n\n  prod-fra\tUB # of Frankfurt\n* UC\nprod-sfo UD link")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []natslog.User{{Site: "prod-nyc", NKey: key}, {Site: "prod-fra", NKey: "UB"}, {NKey: "UC"}}
+	want := []natslog.User{{Site: "prod-nyc", NKey: key}, {Site: "prod-fra", NKey: "UB"}, {NKey: "UC"}, {Site: "prod-sfo", NKey: "UD", Leaf: true}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("users (-want +got)\n%s", diff)
 	}

@@ -29,6 +29,10 @@ type options struct {
 	leaderElect bool
 	sourceRules bool
 	namespace   string
+	// link and server are of a log that is held here.
+	link      natslog.Link
+	server    natslog.ServerConfig
+	plainLink bool
 }
 
 // Requests to the API server beside watches are few: one discovery per half minute, and single
@@ -44,8 +48,9 @@ const serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/n
 func defaultOptions() options {
 	o := options{
 		app: app.DefaultOptions(), kube: kube.Settings{QPS: defaultQPS, Burst: defaultBurst},
-		streams: natslog.DefaultStreamOptions(), namespace: "dr-syncer", sourceRules: true,
+		streams: natslog.DefaultStreamOptions(), server: natslog.DefaultServerConfig(), namespace: "dr-syncer", sourceRules: true,
 	}
+	o.server.StoreDir = defaultStoreDir
 	if text, err := os.ReadFile(serviceAccountNamespace); err == nil {
 		o.leaderElect, o.namespace = true, strings.TrimSpace(string(text))
 	}
@@ -61,8 +66,9 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 	fs.Float32Var(&o.kube.QPS, "qps", o.kube.QPS, "most requests per second to the API server, watches' events apart; 0 leaves it to the server's priority and fairness")
 	fs.IntVar(&o.kube.Burst, "burst", o.kube.Burst, "most requests at once beyond --qps")
 
-	app.RegisterConnection(fs, &o.nats, " (required)", "the site's own prefix if not given")
+	app.RegisterConnection(fs, &o.nats, " (required, or --link-url)", "the site's own prefix if not given")
 	app.RegisterStreams(fs, &o.streams)
+	o.registerLink(fs)
 
 	fs.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "collect only while this process holds a lease in the cluster; needed when several run (default: true in a Pod)")
 	fs.BoolVar(&o.sourceRules, "source-rules", o.sourceRules, "run the rules of stage source in the ConfigMaps of --namespace with the label dr-syncer.io/transform: \"true\"; nothing is published unless they can be read and compile")
@@ -72,8 +78,9 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 
 var siteName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// validate reports what is wrong with the flags, and completes them.
-func (o *options) validate() error {
+// validate reports what is wrong with the flags, and completes them. set says
+// which the user has given.
+func (o *options) validate(set func(flag string) bool) error {
 	if err := o.app.Validate(); err != nil {
 		return err
 	}
@@ -81,11 +88,7 @@ func (o *options) validate() error {
 	if !siteName.MatchString(o.site) {
 		errs = append(errs, fmt.Errorf("--site %q is no name for a cluster: give up to 63 lower-case letters, digits and -, such as prod-nyc", o.site))
 	}
-	if o.nats.URL == "" {
-		errs = append(errs, errors.New("--nats-url is missing: give the address of the log, such as nats://dr.example.com:4222"))
-	} else if err := o.nats.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("connection to the log: %w", err))
-	}
+	errs = append(errs, o.validateLog(set))
 	if err := o.streams.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("limits of the history: %w", err))
 	}
@@ -96,7 +99,7 @@ func (o *options) validate() error {
 		errs = append(errs, errors.New("--namespace is empty: rules are read from one, or give --source-rules=false"))
 	}
 	o.nats.Name = "collector of " + o.site
-	if o.nats.InboxPrefix == "" {
+	if o.nats.InboxPrefix == "" && !o.embedded() {
 		o.nats.InboxPrefix = natslog.SiteInboxPrefix(o.site)
 	}
 	return app.Usage(errors.Join(errs...))
@@ -105,16 +108,18 @@ func (o *options) validate() error {
 func newCommand() *cobra.Command {
 	o := defaultOptions()
 	cmd := &cobra.Command{
-		Use:     "collector --site NAME --nats-url URL",
+		Use:     "collector --site NAME {--nats-url URL | --link-url URL}",
 		Short:   "Stream every change of this cluster into the log",
 		Version: app.Version(),
 		Args:    app.NoArgs,
 		Long: `Collector watches a Kubernetes cluster and writes every change of what it holds
-into a log on NATS JetStream, from which other clusters are kept ready.
+into a log on NATS JetStream, from which other clusters are kept ready. The log is at --nats-url, often in the
+applier of the other cluster, or with --link-url it is held here and copied there,
+so that it goes on while the other cluster cannot be reached.
 
 It writes nothing to the cluster but its own lease.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.validate(); err != nil {
+			if err := o.validate(cmd.Flags().Changed); err != nil {
 				return err
 			}
 			return run(cmd.Context(), o, cmd.ErrOrStderr())
@@ -147,6 +152,6 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	if err := client.Ping(reach); err != nil {
 		return err
 	}
-	p := &program{options: o, log: log, client: client, config: config}
+	p := &program{options: o, log: log, client: client, config: config, health: &app.Health{}}
 	return p.run(ctx)
 }

@@ -21,20 +21,31 @@ type program struct {
 	log     *slog.Logger
 	client  *kube.Client
 	config  configFile
+	health  *app.Health
+	server  *natslog.Server // if the log is held here
 	conn    *natslog.Conn
 	// rules are those of stage source; nil if they are switched off.
 	rules *sourceRules
 }
 
-// run runs the parts in order: the log, the lead, the rules, the collector.
+// run runs the parts in order: the log, the lead, the rules, the collector. A log
+// that is held here comes after the lead: there must not be two of one site.
 func (p *program) run(ctx context.Context) error {
-	health := &app.Health{}
+	health := p.health
 	units := []app.Unit{{Name: "log", Run: p.connect}}
+	if p.options.embedded() {
+		units = append([]app.Unit{{Name: "embedded log", Run: p.serve, StopTimeout: storeStopTimeout}}, units...)
+	}
 	if p.options.leaderElect {
 		lease := "dr-syncer-collector-" + p.options.site
-		units = append(units, app.Leading(func(ctx context.Context, elected func()) error {
+		leading := app.Leading(func(ctx context.Context, elected func()) error {
 			return p.client.Lead(ctx, p.options.namespace, lease, elected)
-		}))
+		})
+		if p.options.embedded() {
+			units = append([]app.Unit{leading}, units...)
+		} else {
+			units = append(units, leading)
+		}
 	}
 	if p.options.sourceRules {
 		p.rules = newSourceRules(p.client, p.options.site, p.options.namespace, p.log)
@@ -53,7 +64,7 @@ func (p *program) run(ctx context.Context) error {
 // reached yet, since the other site may be started later.
 func (p *program) connect(ctx context.Context, ready func()) (err error) {
 	cfg := p.options.nats
-	cfg.Log = p.log
+	cfg.Log, cfg.InProcess = p.log, p.server
 	if p.conn, err = app.ConnectLog(ctx, cfg); err != nil {
 		return err
 	}
@@ -106,6 +117,9 @@ func (p *program) collect(ctx context.Context, health *app.Health, ready func())
 		err := collector.Run(ctx)
 		if !errors.Is(err, pipeline.ErrFenced) {
 			return err
+		}
+		if errors.Is(err, natslog.ErrCopyBroken) {
+			continue // the next writer begins a whole epoch
 		}
 		p.log.ErrorContext(ctx, "another collector writes to the history of this site, starting over: "+
 			"give every cluster a --site of its own, and let replicas use --leader-elect", telemetry.KeySite, p.options.site)

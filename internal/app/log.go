@@ -37,6 +37,17 @@ func RegisterStreams(fs *pflag.FlagSet, o *natslog.StreamOptions) {
 	fs.Int64Var(&o.ClaimsMaxBytes, "large-max-bytes", o.ClaimsMaxBytes, "size of the store of objects too large for one message; when it is full they wait for room and the others go on")
 }
 
+// StoreFlags are the flags of RegisterStore.
+var StoreFlags = []string{"store-dir", "store-max-bytes", "store-min-free", "store-sync-always"}
+
+// RegisterStore makes flags of where an embedded log is kept.
+func RegisterStore(fs *pflag.FlagSet, c *natslog.ServerConfig) {
+	fs.StringVar(&c.StoreDir, "store-dir", c.StoreDir, "directory of the embedded log, on a disk of its own")
+	fs.Int64Var(&c.MaxStore, "store-max-bytes", c.MaxStore, "most that the embedded log may occupy; three quarters of the free disk if 0")
+	fs.Int64Var(&c.MinFree, "store-min-free", c.MinFree, "free disk space in bytes below which the embedded log takes nothing more")
+	fs.BoolVar(&c.SyncAlways, "store-sync-always", c.SyncAlways, "have every event on disk before it counts as written; without it a power failure costs the last of them")
+}
+
 // ConnectLog connects to the log. It waits, and says so, for one that cannot be reached yet; what
 // waiting does not mend is an error. It returns ctx's error if that ends.
 func ConnectLog(ctx context.Context, cfg natslog.ConnectConfig) (*natslog.Conn, error) {

@@ -54,8 +54,9 @@ type linker struct {
 	broken string
 }
 
-// errBroken is why a writer is fenced that should write a whole epoch first.
-var errBroken = errors.New("the copy of the history at the destination lacks records, everything is written anew")
+// ErrCopyBroken reports why a writer is of no more use (it is ErrFenced too): the
+// next one begins an epoch that the copy can begin with.
+var ErrCopyBroken = errors.New("the copy of the history at the destination lacks records, everything is written anew")
 
 // startLink starts the linker of a server that has a link.
 func (s *Server) startLink(ctx context.Context) (err error) {
@@ -274,7 +275,7 @@ func (l *linker) lacking(epoch string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.broken != "" && epoch <= l.broken {
-		return fmt.Errorf("%w: %w", errBroken, pipeline.ErrFenced)
+		return fmt.Errorf("%w: %w", ErrCopyBroken, pipeline.ErrFenced)
 	}
 	return nil
 }

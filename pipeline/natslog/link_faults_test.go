@@ -205,7 +205,7 @@ func TestLinkFallsBehindRetention(t *testing.T) {
 		_, err = w.Append(t.Context(), []pipeline.Event{put("a", "last", 8)})
 		pause(t.Context(), 20*time.Millisecond)
 	}
-	if !errors.Is(err, pipeline.ErrFenced) || !errors.Is(err, errBroken) {
+	if !errors.Is(err, pipeline.ErrFenced) || !errors.Is(err, ErrCopyBroken) {
 		t.Fatalf("append while the copy lacks records: %v", err)
 	}
 	again := testWriter(t, l.writing, "a")

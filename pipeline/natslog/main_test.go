@@ -22,7 +22,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// A stream that is about to source from another waits up to 30 s for the
 		// answer, after the server has shut down too. It ends then, and touches nothing.
-		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"))
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"),
+		// Nor does one that mirrors, for up to 5 s.
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).setupMirrorConsumer.func3"))
 }
 
 // testServer starts an embedded server in a directory of the test. It does not

@@ -57,6 +57,14 @@ func TestMain(m *testing.M) {
 // logs if the test failed.
 func start(t *testing.T, o world.Options) *world.World {
 	t.Helper()
+	w := launch(t, o)
+	run(t, w)
+	return w
+}
+
+// launch makes a World whose programs do not run yet.
+func launch(t *testing.T, o world.Options) *world.World {
+	t.Helper()
 	o.Dir, o.Bin = t.TempDir(), bin
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -73,10 +81,17 @@ func start(t *testing.T, o world.Options) *world.World {
 			}
 		}
 	})
+	return w
+}
+
+// run starts the programs of a World.
+func run(t *testing.T, w *world.World) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
 	if err := w.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	return w
 }
 
 // random returns a generator whose seed is printed and can be set with DRS_SEED.

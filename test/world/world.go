@@ -7,7 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"github.com/nats-io/nkeys"
 
 	"github.com/dr-syncer/dr-syncer/kube/kubetest"
 )
@@ -21,6 +24,10 @@ type Options struct {
 	// ExternalLog, if not empty, is a nats-server binary to run as a third process
 	// instead of the server embedded in the applier.
 	ExternalLog string
+	// Linked has the collector hold the log and link it to the applier's, through
+	// LinkVia (host:port) if that is not empty.
+	Linked  bool
+	LinkVia string
 	// Controllers runs a controller manager in both clusters.
 	Controllers bool
 	// CollectorConfig, if not empty, is the collector's configuration (YAML).
@@ -35,8 +42,8 @@ type World struct {
 	Collector, Applier *Process
 	// Log is the external server; nil when the log is embedded.
 	Log *Process
-	// NATS is the address of the log.
-	NATS string
+	// NATS is the address of the log; Link is where the applier takes links.
+	NATS, Link string
 	// CollectorURL and ApplierURL are the side ports (/readyz, /metrics).
 	CollectorURL, ApplierURL string
 }
@@ -75,7 +82,7 @@ func New(ctx context.Context, o Options) (*World, error) {
 		w.Close()
 		return nil, fmt.Errorf("install the custom resources: %w\n%s", err, out)
 	}
-	ports, err := FreePorts(3)
+	ports, err := FreePorts(4)
 	if err != nil {
 		w.Close()
 		return nil, err
@@ -83,12 +90,17 @@ func New(ctx context.Context, o Options) (*World, error) {
 	w.NATS = fmt.Sprintf("nats://127.0.0.1:%d", ports[0])
 	w.CollectorURL = fmt.Sprintf("http://127.0.0.1:%d", ports[1])
 	w.ApplierURL = fmt.Sprintf("http://127.0.0.1:%d", ports[2])
+	log, err := w.logArgs(o, fmt.Sprintf("127.0.0.1:%d", ports[3]))
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
 	w.Collector = &Process{
 		Name: "collector", Path: filepath.Join(o.Bin, "collector"), Log: filepath.Join(o.Dir, "collector.log"), Ready: w.CollectorURL + "/readyz",
-		Args: append([]string{
-			"--site", Site, "--kubeconfig", w.Prod.Kubeconfig(), "--nats-url", w.NATS,
+		Args: slices.Concat([]string{
+			"--site", Site, "--kubeconfig", w.Prod.Kubeconfig(),
 			"--listen", fmt.Sprintf("127.0.0.1:%d", ports[1]), "--leader-elect=false",
-		}, o.CollectorArgs...),
+		}, log.collector, o.CollectorArgs),
 	}
 	if o.CollectorConfig != "" {
 		path := filepath.Join(o.Dir, "collector.yaml")
@@ -110,11 +122,50 @@ func New(ctx context.Context, o Options) (*World, error) {
 	} else {
 		args = append(args, "--store-dir", store, "--nats-listen", fmt.Sprintf("127.0.0.1:%d", ports[0]))
 	}
+	args = append(args, log.applier...)
 	w.Applier = &Process{
 		Name: "applier", Path: filepath.Join(o.Bin, "applier"), Log: filepath.Join(o.Dir, "applier.log"), Ready: w.ApplierURL + "/readyz",
 		Args: append(args, o.ApplierArgs...),
 	}
 	return w, nil
+}
+
+// logArgs are what tells the two programs where the log is.
+type logArgs struct{ collector, applier []string }
+
+// logArgs makes the arguments for a log at the applier's side, or for one that the collector holds
+// and links to the applier's address link.
+func (w *World) logArgs(o Options, link string) (logArgs, error) {
+	if !o.Linked {
+		return logArgs{collector: []string{"--nats-url", w.NATS}}, nil
+	}
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		return logArgs{}, fmt.Errorf("make the key of the link: %w", err)
+	}
+	seed, err := pair.Seed()
+	if err != nil {
+		return logArgs{}, fmt.Errorf("make the key of the link: %w", err)
+	}
+	public, err := pair.PublicKey()
+	if err != nil {
+		return logArgs{}, fmt.Errorf("make the key of the link: %w", err)
+	}
+	seedFile, users := filepath.Join(o.Dir, "link.seed"), filepath.Join(o.Dir, "users")
+	for path, text := range map[string]string{seedFile: string(seed), users: Site + " " + public + " link\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return logArgs{}, fmt.Errorf("write the key of the link: %w", err)
+		}
+	}
+	w.Link = link
+	via := link
+	if o.LinkVia != "" {
+		via = o.LinkVia
+	}
+	return logArgs{
+		collector: []string{"--link-url", "nats://" + via, "--link-no-tls", "--link-nkey", seedFile, "--store-dir", filepath.Join(o.Dir, "source-log")},
+		applier:   []string{"--link-listen", link, "--nats-users-file", users},
+	}, nil
 }
 
 func externalLog(o Options, store string, port int) (*Process, error) {
