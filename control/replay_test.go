@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/pipeline/memlog"
 )
 
 // TestReplayThroughTime replays moments of one history into the same namespace, forth and back.
@@ -279,5 +281,36 @@ func TestReplayGuard(t *testing.T) {
 	})
 	if got := len(h.values(ns)); got != 6 {
 		t.Errorf("%d objects are there, want 6", got)
+	}
+}
+
+// TestReplayOfAnImportedSnapshot starts a destination from a file alone: its source and its log are gone.
+func TestReplayOfAnImportedSnapshot(t *testing.T) {
+	h := openHouse(t)
+	ns := h.namespace + "-shop"
+	h.append(h.source(ns), h.settings(ns, "a", "1"), h.settings(ns, "b", "1"), h.gone(h.settings(ns, "b", "")), h.settings(ns, "c", "2"))
+	past := h.engine.Past("prod")
+	m, err := past.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := past.Export(t.Context(), m.Name, &file); err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+	h.log = memlog.New() // everything is wiped
+	h.begin()
+	imported, err := h.engine.Past("prod").Import(t.Context(), bytes.NewReader(file.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.make("Replay", "revived", fmt.Sprintf("{template: {source: {site: prod}, namespaces: {names: [%s]}}, prune: true}", ns))
+	rep := h.ends("revived", v1alpha1.ReplayComplete)
+	if diff := cmp.Diff(map[string]string{"a": "1", "c": "2"}, h.values(ns)); diff != "" {
+		t.Errorf("from the file (-want +got)\n%s", diff)
+	}
+	if uint64(rep.Status.Position.Sequence) != imported.Position.Seq || rep.Status.Counts.Created != 3 {
+		t.Errorf("status: %+v", rep.Status)
 	}
 }

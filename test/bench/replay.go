@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
-	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -21,15 +21,10 @@ import (
 	"github.com/dr-syncer/dr-syncer/test/world"
 )
 
-// benchReplay measures a Replay of 10,000 mixed objects into empty namespaces, results and
-// all, beside a bare loop of the same server-side applies; then one of which none changed, in a cluster
-// that holds nothing else.
+// benchReplay measures a Replay of 10,000 mixed objects into an empty cluster, results and all,
+// beside a bare loop of the same server-side applies, in turns, each in a new cluster; then one of which none
+// changed.
 func benchReplay(ctx context.Context, dir string) (_ []Figure, err error) {
-	cluster, err := launch(ctx, filepath.Join(dir, "dr"))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, cluster.Close()) }()
 	_, conn, closeLog, err := openLog(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -39,25 +34,37 @@ func benchReplay(ctx context.Context, dir string) (_ []Figure, err error) {
 	if err := fill(ctx, conn, objects); err != nil {
 		return nil, err
 	}
-	var ratios, product, bare []float64
-	for round := range copyRounds {
-		b, err := bareLoop(ctx, cluster.Client(), objects, fmt.Sprintf("bare-%d-", round))
-		if err != nil {
-			return nil, err
-		}
-		p, n, err := replayOnce(ctx, cluster.Client(), conn, fmt.Sprintf("replay-%d-", round), round)
-		if err != nil {
-			return nil, err
-		}
-		if int(n.Created) != len(objects) {
-			return nil, fmt.Errorf("a replay of %d objects has created %+v", len(objects), n)
-		}
-		product, bare = append(product, float64(len(objects))/p.Seconds()), append(bare, float64(len(objects))/b.wall.Seconds())
-		ratios = append(ratios, product[round]/bare[round])
-		progress("round %d: replay %.0f/s, bare loop %.0f/s", round+1, product[round], bare[round])
+	var product, bare []cost
+	runs := []func(*kube.Client) error{
+		func(client *kube.Client) error {
+			c, err := bareLoop(ctx, client, objects, "bare-")
+			bare = append(bare, c)
+			return err
+		},
+		func(client *kube.Client) error {
+			c, n, err := replayOnce(ctx, client, conn, "replay-", len(product))
+			if err == nil && int(n.Created) != len(objects) {
+				return fmt.Errorf("a replay of %d objects has done %+v", len(objects), n)
+			}
+			product = append(product, c)
+			return err
+		},
 	}
-	ratio := atLeast("replay-ratio", median(ratios), 0.85, "ratio",
-		fmt.Sprintf("bare loop, %d workers: %.0f objects/s; replay %.0f objects/s", copyWorkers, median(bare), median(product)))
+	rate := func(c cost) float64 { return float64(len(objects)) / c.wall.Seconds() }
+	each := func(c cost) float64 { return c.cpu.Seconds() * 1000 / float64(len(objects)) }
+	for round := range copyRounds {
+		for i, run := range runs {
+			if err := inNewCluster(ctx, filepath.Join(dir, fmt.Sprintf("dr-%d-%d", round, i)), run); err != nil {
+				return nil, err
+			}
+		}
+		slices.Reverse(runs) // neither is always the first
+		progress("round %d: replay %.0f/s (CPU %.2f ms each), bare loop %.0f/s (CPU %.2f ms each)", round+1,
+			rate(product[round]), each(product[round]), rate(bare[round]), each(bare[round]))
+	}
+	ratio := atLeast("replay-ratio", pairs(bare, product, wall), 0.85, "ratio", fmt.Sprintf(
+		"bare loop, %d workers, %d rounds: %.0f objects/s; replay %.0f objects/s; CPU of server and client together %.2f ms each, replay %.2f ms (ratio %.2f)",
+		copyWorkers, copyRounds, medianOf(bare, rate), medianOf(product, rate), medianOf(bare, each), medianOf(product, each), pairs(bare, product, used)))
 	unchanged, err := replayUnchanged(ctx, filepath.Join(dir, "fresh"), conn, len(objects))
 	return append([]Figure{ratio}, unchanged...), err
 }
@@ -95,7 +102,7 @@ func replayUnchanged(ctx context.Context, dir string, conn *natslog.Conn, object
 		if err != nil {
 			return nil, err
 		}
-		took, lists, sent = append(took, t.Seconds()), append(lists, list.Seconds()), sent+after-before
+		took, lists, sent = append(took, t.wall.Seconds()), append(lists, list.Seconds()), sent+after-before
 	}
 	return []Figure{
 		atMost("replay-unchanged-writes", sent, 0, "requests", fmt.Sprintf("the API server's own count of writes, over %d replays", copyRounds)),
@@ -104,13 +111,13 @@ func replayUnchanged(ctx context.Context, dir string, conn *natslog.Conn, object
 }
 
 // replayOnce runs a Replay in a process of its own: its inventory knows nothing yet.
-func replayOnce(ctx context.Context, client *kube.Client, conn *natslog.Conn, prefix string, number int) (time.Duration, v1alpha1.ReplayCounts, error) {
+func replayOnce(ctx context.Context, client *kube.Client, conn *natslog.Conn, prefix string, number int) (cost, v1alpha1.ReplayCounts, error) {
 	log := slog.New(slog.DiscardHandler)
 	results, err := conn.Results(ctx, "bench", natslog.DefaultResultOptions())
 	if err != nil {
-		return 0, v1alpha1.ReplayCounts{}, err
+		return cost{}, v1alpha1.ReplayCounts{}, err
 	}
-	begun := time.Now()
+	begun := start()
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -128,7 +135,7 @@ func replayOnce(ctx context.Context, client *kube.Client, conn *natslog.Conn, pr
 	}
 	at, err := engine.Resolve(ctx, world.Site, nil, false)
 	if err != nil {
-		return 0, v1alpha1.ReplayCounts{}, err
+		return cost{}, v1alpha1.ReplayCounts{}, err
 	}
 	run, err := engine.Replay(control.ReplayWish{
 		Name: types.NamespacedName{Namespace: "default", Name: prefix + "bench"}, UID: types.UID(fmt.Sprint(prefix, number)), At: at,
@@ -137,22 +144,25 @@ func replayOnce(ctx context.Context, client *kube.Client, conn *natslog.Conn, pr
 		},
 	})
 	if err != nil {
-		return 0, v1alpha1.ReplayCounts{}, err
+		return cost{}, v1alpha1.ReplayCounts{}, err
 	}
 	if err := run.Run(ctx); err != nil {
-		return 0, v1alpha1.ReplayCounts{}, err
+		return cost{}, v1alpha1.ReplayCounts{}, err
 	}
-	took := time.Since(begun)
+	took, err := begun.stop(ctx)
+	if err != nil {
+		return cost{}, v1alpha1.ReplayCounts{}, err
+	}
 	listed := map[pipeline.Ref]bool{}
 	for one, err := range results.List(ctx, fmt.Sprint(prefix, number)) {
 		if err != nil {
-			return 0, v1alpha1.ReplayCounts{}, err
+			return cost{}, v1alpha1.ReplayCounts{}, err
 		}
 		listed[one.Ref] = true
 	}
 	n := run.Progress().Counts
 	if int64(len(listed)) != n.Total {
-		return 0, n, fmt.Errorf("%d results are listed of %d", len(listed), n.Total)
+		return cost{}, n, fmt.Errorf("%d results are listed of %d", len(listed), n.Total)
 	}
 	return took, n, nil
 }
