@@ -204,3 +204,14 @@ func (p *Process) exitError() error {
 	}
 	return p.err
 }
+
+// Wait waits until the process ends by itself, and returns how: an *exec.ExitError
+// if it failed.
+func (p *Process) Wait(limit time.Duration) error {
+	select {
+	case <-p.exited():
+		return p.exitError()
+	case <-time.After(limit):
+		return fmt.Errorf("wait for %s: still running after %s\n%s", p.Name, limit, p.Tail(20))
+	}
+}

@@ -20,6 +20,7 @@ type Stream struct {
 	raw     *counted
 	carrier string
 	ended   atomic.Bool // our direction was ended
+	pace    func(n int) error
 	close   func() error
 }
 
@@ -69,10 +70,31 @@ func cut(raw net.Conn, err error) {
 
 // Read reads what the peer wrote. io.EOF means that the peer has closed its
 // direction; a connection that ended without it gives another error.
-func (s *Stream) Read(p []byte) (int, error) { return s.tls.Read(p) }
+func (s *Stream) Read(p []byte) (int, error) {
+	n, err := s.tls.Read(p)
+	if n > 0 && s.pace != nil {
+		if err := s.pace(n); err != nil {
+			return n, err
+		}
+	}
+	return n, err
+}
 
 // Write writes p. A nil error does not prove that it has arrived.
-func (s *Stream) Write(p []byte) (int, error) { return s.tls.Write(p) }
+func (s *Stream) Write(p []byte) (int, error) {
+	if s.pace != nil {
+		if err := s.pace(len(p)); err != nil {
+			return 0, err
+		}
+	}
+	return s.tls.Write(p)
+}
+
+// Limit has the limiter pace both directions, until ctx ends. It is called before
+// the stream is used. Reading slower holds the peer back, so either end can limit.
+func (s *Stream) Limit(ctx context.Context, l *Limiter) {
+	s.pace = func(n int) error { return l.Wait(ctx, n) }
+}
 
 // CloseWrite ends the direction to the peer, which reads io.EOF after the data.
 func (s *Stream) CloseWrite() error {
