@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -97,17 +98,29 @@ func (c *cli) results(ctx context.Context, namespace, name, destination string) 
 
 // writeResults writes results for people, with what would change below.
 func writeResults(to io.Writer, results []pipeline.ObjectResult) {
-	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "RESULT\tKIND\tNAMESPACE\tNAME\tREASON")
 	for _, r := range results {
 		result, reason := string(r.Result), ""
 		if r.Failed() {
 			result, reason = "failed", r.Class.String()+": "+r.Message
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", result, r.Ref.GroupResource(), r.Ref.Namespace, r.Ref.Name, strings.ReplaceAll(reason, "\n", " "))
-		for _, line := range r.Diff {
-			fmt.Fprintf(w, "  %s\n", strings.ReplaceAll(line, "\t", " "))
-		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", result, r.Ref.GroupResource(), r.Ref.Namespace, r.Ref.Name, oneLine(reason))
 	}
 	_ = w.Flush() // into memory
+	// What would change belongs to no column, or it would break them.
+	row := 0
+	for line := range strings.Lines(table.String()) {
+		fmt.Fprintln(to, strings.TrimRight(line, " \n"))
+		if row++; row == 1 {
+			continue
+		}
+		for _, change := range results[row-2].Diff {
+			fmt.Fprintln(to, "  "+oneLine(change))
+		}
+	}
 }
+
+// oneLine keeps a text from breaking lines and columns.
+func oneLine(text string) string { return strings.NewReplacer("\n", " ", "\t", " ").Replace(text) }
