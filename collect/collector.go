@@ -174,6 +174,11 @@ type term struct {
 	handlers    handlers
 	cancel      context.CancelCauseFunc
 
+	// answers counts what may have been answered by another cluster than before. confirmed is its count when the
+	// cluster's identity was last asked for; the publisher's alone.
+	answers   atomic.Uint64
+	confirmed uint64
+
 	mu       sync.Mutex
 	problems map[string]string
 }

@@ -5,6 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/kube/kubetest"
 	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/pipeline/memlog"
 )
 
 // connect makes a client of its own from a kubeconfig.
@@ -318,6 +322,83 @@ func TestAnotherClusterUnderTheSameName(t *testing.T) {
 	})
 	if p := w.position(); p.Epoch == before.Epoch {
 		t.Error("no new epoch")
+	}
+	if got := w.tombstones(); len(got) != 0 {
+		t.Errorf("deleted: %v", got)
+	}
+}
+
+// TestSwappedCluster has another cluster take the address while the collector runs: one that has come so far
+// that the watches go on there without a list.
+func TestSwappedCluster(t *testing.T) {
+	w := newWorld(t, kubetest.Start(t))
+	proxy := w.cluster.Proxy()
+	w.source = w.connect(proxy.Kubeconfig())
+	w.apply(namespaceYAML("shop") + configMap("shop", "same", "first") + configMap("shop", "ours", "first"))
+	w.start()
+	w.caughtUp()
+	first, err := w.cluster.Client().ClusterUID(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy.Cut()
+	var seen uint64
+	for _, version := range w.heartbeat().Through {
+		seen = max(seen, number(version))
+	}
+	if err := w.cluster.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(w.cluster.Dir(), "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.cluster.Start(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := w.cluster.Client().ClusterUID(t.Context())
+	if err != nil || second == first {
+		t.Fatalf("the other cluster is %q, %v: want another than %q", second, err, first)
+	}
+	w.apply(namespaceYAML("shop"))
+	for i, now := 0, uint64(0); now <= seen; i++ {
+		w.put("shop", "filler", fmt.Sprint(i))
+		filler, err := w.cluster.Client().Get(t.Context(), configMaps, "shop", "filler")
+		if err != nil {
+			t.Fatal(err)
+		}
+		now = number(filler.Version)
+	}
+	told := first // every term begins with a heartbeat
+	var inOld []string
+	w.log.SetFault(func(_ string, events []pipeline.Event) memlog.Fault {
+		for _, e := range events {
+			if h, err := e.Heartbeat(); err == nil {
+				told = h.Incarnation
+			} else if told == first {
+				inOld = append(inOld, e.Op.String()+" "+e.Ref.Name)
+			}
+		}
+		return memlog.Fault{}
+	})
+	if err := proxy.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	w.apply(configMap("shop", "same", "second") + configMap("shop", "theirs", "second"))
+	w.eventually("collected from the other", func() string {
+		if h := w.heartbeat(); h.Incarnation != second || !h.Complete {
+			return fmt.Sprintf("%+v", h)
+		}
+		return ""
+	})
+	w.eventually("all of the other is in the log", func() string {
+		here, there := w.inLog(), w.inCluster()
+		maps.DeleteFunc(here, func(key, _ string) bool { return there[key] == "" }) // what only the first had is held
+		return cmp.Diff(there, here)
+	})
+	w.stop()
+	w.log.SetFault(nil)
+	if len(inOld) > 0 {
+		t.Errorf("the other cluster's changes went into the first's epoch: %v", inOld)
 	}
 	if got := w.tombstones(); len(got) != 0 {
 		t.Errorf("deleted: %v", got)

@@ -14,6 +14,9 @@ import (
 // appendTimeout bounds one attempt to write.
 const appendTimeout = 30 * time.Second
 
+// identityTimeout bounds one attempt to ask the source which cluster it is: nothing is published meanwhile.
+const identityTimeout = 10 * time.Second
+
 // publish is the one writer: it writes what the outbox holds, and heartbeats, until ctx
 // ends, or stopping is closed and the outbox is empty. What is ready is written at once;
 // batches grow while a write is under way.
@@ -51,6 +54,9 @@ func (t *term) publish(ctx context.Context, stopping <-chan struct{}) error {
 			}
 		}
 		if due {
+			if err := t.confirmSource(ctx); err != nil {
+				return err
+			}
 			if err := t.writeHeartbeat(ctx); err != nil {
 				return err
 			}
@@ -68,10 +74,14 @@ func (t *term) writeBatch(ctx context.Context, batch []*lane) error {
 			flights = append(flights, flight{l, p})
 		}
 	}
+	if len(flights) == 0 {
+		return nil
+	}
 	if slices.ContainsFunc(flights, func(f flight) bool { return f.Evidence == pipeline.EvidenceReplaced }) {
-		if err := t.confirmSource(ctx); err != nil {
-			return err
-		}
+		t.answers.Add(1)
+	}
+	if err := t.confirmSource(ctx); err != nil {
+		return err
 	}
 	return t.writeFlights(ctx, flights)
 }
@@ -79,17 +89,22 @@ func (t *term) writeBatch(ctx context.Context, batch []*lane) error {
 // ofSource stands for a kind where all kinds are meant.
 var ofSource = pipeline.GroupResource{Resource: "*"}
 
-// confirmSource makes sure that the source is the same as at the beginning of the epoch: another
-// cluster behind its address has other objects under the same names. It asks until it
-// is told, and goes on with heartbeats meanwhile.
+// confirmSource makes sure that all that was observed until now is of the same source as at the beginning of
+// the epoch: another cluster behind its address has other objects under the same names. If something may have come
+// from another since it was last sure, it asks until it is told, and goes on with heartbeats meanwhile.
 func (t *term) confirmSource(ctx context.Context) error {
 	pause := newBackOff()
 	for {
-		attempt, cancel := context.WithTimeout(ctx, appendTimeout)
+		answers := t.answers.Load()
+		if answers == t.confirmed {
+			return nil
+		}
+		attempt, cancel := context.WithTimeout(ctx, identityTimeout)
 		now, err := t.source.ClusterUID(attempt)
 		cancel()
 		switch {
 		case err == nil && now == t.incarnation:
+			t.confirmed = answers
 			return nil
 		case err == nil:
 			const reason = "the source is another cluster than before"
@@ -102,7 +117,7 @@ func (t *term) confirmSource(ctx context.Context) error {
 		if err := t.writeHeartbeat(ctx); err != nil {
 			return err
 		}
-		wait(ctx, pause.NextBackOff())
+		wait(ctx, min(pause.NextBackOff(), time.Duration(t.rules().cfg.Heartbeat)))
 	}
 }
 

@@ -43,6 +43,9 @@ func (t *term) readOne(ctx context.Context, l *lane, wanted *sighting, buf []byt
 	o, err := t.source.Get(ctx, h.kind, l.ref.Namespace, l.ref.Name)
 	switch {
 	case err == nil:
+		if o.UID != wanted.uid {
+			t.answers.Add(1) // replaced, or of another cluster
+		}
 		var read *sighting
 		read, buf = h.sightingOf(ctx, o, buf)
 		t.outbox.answer(ctx, l, wanted, read)

@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,9 +36,16 @@ func newScripted(identity string, script func(k kube.Kind, h kube.Handler), kind
 
 func (s *scripted) Kinds(context.Context) ([]kube.Kind, error) { return s.served(), nil }
 
-func (s *scripted) Watch(ctx context.Context, k kube.Kind, _ kube.WatchOptions, h kube.Handler) {
-	s.script(k, h)
+func (s *scripted) Watch(ctx context.Context, k kube.Kind, opts kube.WatchOptions, h kube.Handler) {
+	opts.OnConnect()
+	s.script(k, line{h, opts.OnConnect})
 	<-ctx.Done()
+}
+
+// line is a scripted watch's handler, with what tells that the watch goes on over another connection.
+type line struct {
+	kube.Handler
+	reconnect func()
 }
 
 func (s *scripted) Get(context.Context, kube.Kind, string, string) (kube.Object, error) {
@@ -140,41 +148,99 @@ func TestAnotherClusterReplacesNothing(t *testing.T) {
 }
 
 func TestAnotherClusterBehindTheAddress(t *testing.T) {
-	w := scriptedWorld(t)
-	written := w.written()
-	tell := make(chan func(kube.Handler), 1)
-	source := newScripted("first", nil, configMaps)
-	source.script = func(k kube.Kind, h kube.Handler) {
-		if *source.identity.Load() == "second" {
-			list(h, "30", scriptedObject(k, "same", uidTwo, "25"))
-			return
-		}
-		list(h, "20", scriptedObject(k, "same", uidOne, "10"))
-		(<-tell)(h)
+	cases := map[string]struct {
+		reason  string
+		tell    func(h line)
+		waiting int
+	}{
+		"takes a name": {
+			reason:  "an object of another UID may be another cluster's",
+			tell:    func(h line) { h.Observe(scriptedObject(configMaps, "same", uidTwo, "25")) },
+			waiting: 1,
+		},
+		"has a new name": {
+			reason: "who answers a new stream may be another cluster",
+			tell: func(h line) {
+				h.reconnect()
+				h.Observe(scriptedObject(configMaps, "theirs", uidTwo, "25"))
+			},
+			waiting: 1,
+		},
+		"was restored from the first's backup": {
+			reason: "its objects have the UIDs of the first's",
+			tell: func(h line) {
+				h.reconnect()
+				h.Observe(scriptedObject(configMaps, "same", uidOne, "25"))
+			},
+			waiting: 1,
+		},
+		"deletes": {
+			reason: "a deletion there is none here",
+			tell: func(h line) {
+				h.reconnect()
+				h.Delete(scriptedObject(configMaps, "same", uidOne, "25"))
+			},
+			waiting: 1,
+		},
+		"is idle": {
+			reason: "a heartbeat does not tell how far another cluster was seen",
+			tell:   func(h line) { h.reconnect() },
+		},
 	}
-	w.source = source
-	w.start()
-	w.incarnation("first")
-	before := w.position()
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := scriptedWorld(t)
+			written := w.written()
+			tell := make(chan struct{}, 1)
+			source := newScripted("first", nil, configMaps)
+			source.script = func(k kube.Kind, h kube.Handler) {
+				if *source.identity.Load() == "second" {
+					list(h, "30", scriptedObject(k, "same", uidTwo, "25"))
+					return
+				}
+				list(h, "20", edited(scriptedObject(k, "same", uidOne, "10")))
+				<-tell
+				if on, ok := h.(line); ok {
+					tc.tell(on)
+				}
+			}
+			w.source = source
+			w.start()
+			w.incarnation("first")
+			before := w.position()
 
-	// The watch goes on at the other cluster, which has not said yet that it is another.
-	unknown, second := "", "second"
-	source.identity.Store(&unknown)
-	tell <- func(h kube.Handler) { h.Observe(scriptedObject(configMaps, "same", uidTwo, "25")) }
-	at := w.heartbeat().Time
-	w.eventually("heartbeats go on", func() string {
-		if h := w.heartbeat(); h.Outbox != 1 || !h.Time.After(at) {
-			return fmt.Sprintf("%+v", h)
-		}
-		return ""
-	})
-	w.writes(written, "put same")
-	source.identity.Store(&second)
-	w.incarnation("second")
-	w.writes(written, "put same", "put same")
-	if w.position().Epoch == before.Epoch {
-		t.Error("no new epoch")
+			// The watch goes on at the other cluster, which has not said yet that it is another.
+			unknown, second := "", "second"
+			source.identity.Store(&unknown)
+			tell <- struct{}{}
+			w.eventually("it waits", func() string {
+				if h := w.heartbeat(); h.Outbox != tc.waiting {
+					return fmt.Sprintf("%+v", h)
+				}
+				return ""
+			})
+			at := w.heartbeat().Time
+			w.eventually("heartbeats go on", func() string {
+				if h := w.heartbeat(); !h.Time.After(at) {
+					return fmt.Sprintf("%+v", h)
+				}
+				return ""
+			})
+			w.writes(written, "put same")
+			source.identity.Store(&second)
+			w.incarnation("second")
+			w.writes(written, "put same", "put same")
+			if w.position().Epoch == before.Epoch {
+				t.Errorf("no new epoch: %s", tc.reason)
+			}
+		})
 	}
+}
+
+// edited is an object with another body.
+func edited(o kube.Object) kube.Object {
+	o.Raw = bytes.Replace(o.Raw, []byte(`{"apiVersion"`), []byte(`{"data":{"a":"b"},"apiVersion"`), 1)
+	return o
 }
 
 func TestReplacedIsConfirmed(t *testing.T) {

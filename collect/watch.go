@@ -35,7 +35,10 @@ func (w *kindWatch) watch(ctx context.Context) {
 	ctx, again := context.WithCancel(ctx)
 	defer again()
 	h := &handler{kindWatch: w, ctx: ctx, again: again}
-	w.term.source.Watch(ctx, w.kind, kube.WatchOptions{OnError: func(err error) { w.onError(ctx, err) }}, h)
+	w.term.source.Watch(ctx, w.kind, kube.WatchOptions{
+		OnError:   func(err error) { w.onError(ctx, err) },
+		OnConnect: func() { w.term.answers.Add(1) },
+	}, h)
 }
 
 // handler is what one Watch calls.

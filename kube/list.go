@@ -83,6 +83,7 @@ func (s *source) page(ctx context.Context, limit, next string) (*thinList, error
 	if err != nil {
 		return nil, err
 	}
+	s.connected()
 	page, err := decodeList(body, s.kind)
 	if err != nil {
 		return nil, pipeline.WithClass(pipeline.Malformed, err)

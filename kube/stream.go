@@ -83,6 +83,7 @@ func (s *source) open(parent context.Context, o metav1.ListOptions, initial bool
 		cancel()
 		return nil, err
 	}
+	s.connected()
 	if !initial {
 		s.healthy(false)
 	}

@@ -41,6 +41,9 @@ type WatchOptions struct {
 	// OnError is told each failure (not served, not permitted, lost, expired, unreadable),
 	// classified, and nil when the watch is healthy again. It must return quickly.
 	OnError func(error)
+	// OnConnect is told of each stream and each page of a list that the server grants, before anything
+	// of it is handed over: who answers may be another than before. It must return quickly.
+	OnConnect func()
 }
 
 // Watch tells h of all objects of the kind and of every change, until ctx ends. It streams
@@ -191,6 +194,13 @@ func (s *source) healthy(steady bool) {
 	s.mu.Unlock()
 	if was != nil && s.opts.OnError != nil {
 		s.opts.OnError(nil)
+	}
+}
+
+// connected reports that a server answers.
+func (s *source) connected() {
+	if s.opts.OnConnect != nil {
+		s.opts.OnConnect()
 	}
 }
 

@@ -60,6 +60,9 @@ func TestCutWatchResumesWithoutAList(t *testing.T) {
 
 	proxy.Cut()
 	eventually(t, "the failure is reported", func() bool { return w.sawError(func(error) bool { return true }) })
+	w.mu.Lock()
+	w.connected = false
+	w.mu.Unlock()
 	put(t, direct, ns, "kept", "two")
 	put(t, direct, ns, "added", "one")
 	remove(t, direct, ns, "removed")
@@ -300,7 +303,7 @@ func TestPagedListWhereTheServerDoesNotStream(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				c.Watch(ctx, k, kube.WatchOptions{Namespace: ns, MetadataOnly: metadataOnly, OnError: w.onError}, w)
+				c.Watch(ctx, k, kube.WatchOptions{Namespace: ns, MetadataOnly: metadataOnly, OnError: w.onError, OnConnect: w.onConnect}, w)
 			}()
 			eventually(t, "the list is complete", func() bool { return w.lists() == 1 })
 			if n := len(w.keys()); n != count {
@@ -312,6 +315,9 @@ func TestPagedListWhereTheServerDoesNotStream(t *testing.T) {
 			eventually(t, "the deletion is seen", func() bool { return !slices.Contains(w.keys(), ns+"/later") })
 			cancel()
 			<-done
+			if n := w.blinds(); n > 0 {
+				t.Errorf("%d objects were handed over before it was told that a server answers", n)
+			}
 			if len(w.errs) > 0 || len(w.bad) > 0 {
 				t.Errorf("errors: %v; objects without type or identity: %.3v", w.errs, w.bad)
 			}

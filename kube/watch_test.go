@@ -27,6 +27,9 @@ type world struct {
 	errs     []error
 	healthy  bool
 	observed int
+	// connected: a server has answered since the test cut the line. blind counts what came before one had.
+	connected bool
+	blind     int
 }
 
 func newWorld() *world {
@@ -39,12 +42,14 @@ func (w *world) Observe(o kube.Object) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.observed++
+	w.came()
 	w.objects[key(o)] = gjson.GetBytes(o.Raw, "data.text").Str
 }
 
 func (w *world) Delete(o kube.Object) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.came()
 	delete(w.objects, key(o))
 	w.deleted[key(o)] = o
 }
@@ -74,6 +79,25 @@ func (w *world) Progress(version string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.version = version
+}
+
+func (w *world) onConnect() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.connected = true
+}
+
+func (w *world) blinds() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.blind
+}
+
+// came notes that something was handed over.
+func (w *world) came() {
+	if !w.connected {
+		w.blind++
+	}
 }
 
 func (w *world) onError(err error) {
@@ -116,7 +140,7 @@ func eventually(t *testing.T, what string, check func() bool) {
 func start(t *testing.T, c *kube.Client, k kube.Kind, opts kube.WatchOptions) *world {
 	t.Helper()
 	w := newWorld()
-	opts.OnError = w.onError
+	opts.OnError, opts.OnConnect = w.onError, w.onConnect
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan struct{})
 	go func() {
@@ -129,6 +153,9 @@ func start(t *testing.T, c *kube.Client, k kube.Kind, opts kube.WatchOptions) *w
 		case <-done:
 		case <-time.After(10 * time.Second):
 			t.Error("Watch does not return when its context ends")
+		}
+		if n := w.blinds(); n > 0 {
+			t.Errorf("%d objects were handed over before it was told that a server answers", n)
 		}
 	})
 	return w
