@@ -3,6 +3,7 @@ package natslog
 import (
 	"crypto/sha256"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -145,6 +146,38 @@ func TestRaise(t *testing.T) {
 				t.Errorf("raised to %+v: %s", next, tc.reason)
 			}
 		})
+	}
+}
+
+// TestCurrentOfBeforeTheDenials has a current stream that permits deletions, as earlier versions made them.
+func TestCurrentOfBeforeTheDenials(t *testing.T) {
+	c := inProcess(t, testServer(t))
+	s := siteOf("a")
+	cfg := testOptions().current(s)
+	cfg.DenyDelete, cfg.DenyPurge = false, false
+	if _, err := c.js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	w := testWriter(t, c, "a")
+	event := numbered(1)
+	mustAppend(t, w, event)
+	for n := range 3 {
+		event.Version = strconv.Itoa(n + 2)
+		mustAppend(t, w, event)
+	}
+	eventually(t, "it holds the last only", func() bool { return testState(t, c, "a").Through.Seq == 4 })
+	stream, err := c.js.Stream(t.Context(), s.current())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.CachedInfo().State.Msgs; n != 1 {
+		t.Errorf("%d messages of one object", n)
+	}
+	if err := stream.DeleteMsg(t.Context(), stream.CachedInfo().State.LastSeq); err == nil {
+		t.Error("a deletion is permitted")
+	}
+	if err := stream.Purge(t.Context()); err == nil {
+		t.Error("a purge is permitted")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
@@ -44,10 +45,12 @@ func TestLostRecordsAreSaid(t *testing.T) {
 			"the current stream is emptied when the history is no longer whole",
 			func(t *testing.T, c *Conn) {
 				cut(t, c, 11)
-				if err := purge(t.Context(), c.nc, siteOf("a").current(), siteOf("a").currentAll(), 0); err != nil {
-					t.Fatal(err)
-				}
-				update(t, c, siteOf("a").current(), func(cfg *jetstream.StreamConfig) { cfg.Sources = nil })
+				current := siteOf("a").current()
+				update(t, c, current, func(cfg *jetstream.StreamConfig) {
+					cfg.Sources, cfg.MaxAge, cfg.Duplicates = nil, 100*time.Millisecond, 100*time.Millisecond
+				})
+				eventually(t, "it is empty", func() bool { return testState(t, c, "a").CurrentLast == 0 })
+				update(t, c, current, func(cfg *jetstream.StreamConfig) { cfg.MaxAge = 0 })
 			},
 			func(got map[string]string) bool { return len(got) == objects-10 },
 		},

@@ -55,7 +55,8 @@ func (l *local) histories(ctx context.Context, s site) (siteState, error) {
 				Copy:  info.Config.Mirror != nil,
 				Whole: info.Config.Metadata[metaWhole] != "",
 				First: info.State.FirstSeq, Last: info.State.LastSeq, Messages: info.State.Msgs,
-				Bytes: info.State.Bytes, Limit: uint64(max(0, info.Config.MaxBytes)),
+				Trimming: info.Config.MaxMsgs > 0,
+				Bytes:    info.State.Bytes, Limit: uint64(max(0, info.Config.MaxBytes)),
 				FirstTime: info.State.FirstTime, LastTime: info.State.LastTime,
 				After: parsePosition(info.Config.Metadata[metaAfter]),
 			})
@@ -108,6 +109,9 @@ func (l *local) open(ctx context.Context, s site, o StreamOptions, floor pipelin
 	}
 	st, err := l.state(ctx, s)
 	if err != nil {
+		return st, err
+	}
+	if err := l.lift(ctx, s, st); err != nil {
 		return st, err
 	}
 	for _, h := range st.Histories {

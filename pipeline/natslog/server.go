@@ -246,6 +246,9 @@ func (s *Server) startSteward(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := conn.direct.liftAll(ctx); err != nil {
+		s.log.Warn("cannot look for trimmings that were cut off", slog.Any(telemetry.KeyError, err))
+	}
 	s.steward, err = startSteward(conn, s.log)
 	if err != nil {
 		return errors.Join(err, conn.Close())

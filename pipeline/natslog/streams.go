@@ -104,6 +104,8 @@ func (o StreamOptions) current(s site) jetstream.StreamConfig {
 		MaxMsgsPerSubject: 1,
 		Replicas:          o.Replicas,
 		AllowDirect:       true,
+		DenyDelete:        true,
+		DenyPurge:         true,
 		Metadata:          metadata(s, ""),
 	}
 }
@@ -155,6 +157,7 @@ var ErrForeignStream = errors.New("the stream is not set up as DR-Syncer needs i
 // ever raised. A difference that makes it another kind of stream is
 // ErrForeignStream.
 func raise(have, want jetstream.StreamConfig) (jetstream.StreamConfig, bool, error) {
+	next := have
 	var wrong []string
 	differ := func(what string, wrongly bool) {
 		if wrongly {
@@ -169,15 +172,18 @@ func raise(have, want jetstream.StreamConfig) (jetstream.StreamConfig, bool, err
 	differ("storage", have.Storage != want.Storage)
 	differ("discard", have.Discard != want.Discard)
 	differ("limit per subject", perSubject(have) != perSubject(want))
-	differ("permission to delete", have.DenyDelete != want.DenyDelete)
-	differ("permission to purge", have.DenyPurge != want.DenyPurge)
+	// A history was never without these denials. A current stream may be of a time when it was, and gets them;
+	// the server takes none back.
+	lax := func(has, should bool) bool { return has != should && (has || perSubject(have) != 1) }
+	differ("permission to delete", lax(have.DenyDelete, want.DenyDelete))
+	differ("permission to purge", lax(have.DenyPurge, want.DenyPurge))
 	differ("permission to roll up", have.AllowRollup)
 	differ("mirroring", have.Mirror != nil)
 	differ("subject transform", have.SubjectTransform != nil)
 	if len(wrong) > 0 {
 		return have, false, fmt.Errorf("check stream %q: %w: different %s", have.Name, ErrForeignStream, strings.Join(wrong, ", "))
 	}
-	next := have
+	next.DenyDelete, next.DenyPurge = want.DenyDelete, want.DenyPurge
 	next.MaxBytes = larger(have.MaxBytes, want.MaxBytes)
 	next.MaxAge = time.Duration(larger(int64(have.MaxAge), int64(want.MaxAge)))
 	if have.MaxMsgs > 0 { // it is only ever set for the moment of a trimming
@@ -186,7 +192,8 @@ func raise(have, want jetstream.StreamConfig) (jetstream.StreamConfig, bool, err
 	next.Replicas = max(have.Replicas, want.Replicas)
 	next.AllowDirect = want.AllowDirect
 	next.AllowAtomicPublish = want.AllowAtomicPublish
-	changed := next.MaxBytes != have.MaxBytes || next.MaxAge != have.MaxAge || have.MaxMsgs > 0 || next.Replicas != have.Replicas ||
+	changed := next.DenyDelete != have.DenyDelete || next.DenyPurge != have.DenyPurge ||
+		next.MaxBytes != have.MaxBytes || next.MaxAge != have.MaxAge || have.MaxMsgs > 0 || next.Replicas != have.Replicas ||
 		next.AllowDirect != have.AllowDirect || next.AllowAtomicPublish != have.AllowAtomicPublish
 	return next, changed, nil
 }
@@ -211,7 +218,9 @@ type historyState struct {
 	Messages uint64 `json:"messages"`
 	Bytes    uint64 `json:"bytes"`
 	// Limit is what it may occupy, 0 if there is none.
-	Limit     uint64    `json:"limit,omitempty"`
+	Limit uint64 `json:"limit,omitempty"`
+	// Trimming: it has a limit by number, which it should have for the moment of a trimming only.
+	Trimming  bool      `json:"trimming,omitempty"`
 	FirstTime time.Time `json:"firstTime"`
 	LastTime  time.Time `json:"lastTime"`
 	// After is where the epoch before had ended, zero for the first of the site.

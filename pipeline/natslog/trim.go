@@ -31,6 +31,9 @@ func (l *local) trim(ctx context.Context, s site, before pipeline.Position, marg
 	if err != nil {
 		return err
 	}
+	if err := l.lift(ctx, s, st); err != nil {
+		return err
+	}
 	if taken := (pipeline.Position{Epoch: st.Through.Epoch, Seq: st.Through.Seq + 1}); before.Compare(taken) > 0 {
 		before = taken
 	}
@@ -76,6 +79,40 @@ func (l *local) shorten(ctx context.Context, s site, h historyState, first, marg
 	if now, ok := st.history(h.Epoch); ok && now.First > first {
 		l.conn.log.Error("more was appended while the history was trimmed than it could keep", slog.String(telemetry.KeySite, s.name),
 			slog.String(telemetry.KeyEpoch, h.Epoch), slog.Uint64(telemetry.KeySequence, first), slog.Uint64(telemetry.KeyCount, now.First-first))
+	}
+	return nil
+}
+
+// lift takes away the limits of trimmings that were cut off: with one, a history would lose a record of its front for
+// each that is appended.
+func (l *local) lift(ctx context.Context, s site, st siteState) error {
+	for _, h := range st.Histories {
+		if !h.Trimming {
+			continue
+		}
+		if err := l.limit(ctx, h, -1); err != nil {
+			return err
+		}
+		l.conn.log.Warn("a trimming was cut off, took its limit away", slog.String(telemetry.KeySite, s.name), slog.String(telemetry.KeyEpoch, h.Epoch))
+	}
+	return nil
+}
+
+// liftAll does it for all sites.
+func (l *local) liftAll(ctx context.Context) error {
+	sites, err := l.conn.Sites(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range sites {
+		s := siteOf(name)
+		st, err := l.histories(ctx, s)
+		if err != nil {
+			return err
+		}
+		if err := l.lift(ctx, s, st); err != nil {
+			return err
+		}
 	}
 	return nil
 }
