@@ -49,7 +49,10 @@ type Settings struct {
 	Namespace string
 	// Replayer does the work of Replays; without it there are none.
 	Replayer Replayer
-	Log      *slog.Logger
+	// Oldest says since when each moment of a site can be read back, zero if that is not known; it is
+	// cheap. Without it statuses do not tell.
+	Oldest func(site string) time.Time
+	Log    *slog.Logger
 	// StatusInterval is the shortest time between two writes of one status;
 	// DefaultStatusInterval if 0.
 	StatusInterval time.Duration
@@ -81,8 +84,8 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 	wakes := make(chan event.GenericEvent, wakeQueue)
 	r := &reconciler{
 		client: mgr.GetClient(), events: mgr.GetEventRecorder("dr-syncer"), engine: s.Engine, log: s.Log,
-		interval: s.StatusInterval,
-		keepers:  map[client.ObjectKey]*keeper{}, seen: map[client.ObjectKey]int64{},
+		interval: s.StatusInterval, oldest: s.Oldest,
+		keepers: map[client.ObjectKey]*keeper{}, seen: map[client.ObjectKey]int64{},
 		wake: func(ctx context.Context, key client.ObjectKey) {
 			repl := &v1alpha1.Replication{}
 			repl.Namespace, repl.Name = key.Namespace, key.Name

@@ -25,10 +25,13 @@ type keeper struct {
 	orphaned func(mark string) bool
 	log      *slog.Logger
 	interval time.Duration
+	// oldest says since when a site can be read back; nil if that is not known.
+	oldest func(site string) time.Time
 	// wake asks for the Replication to be reconciled.
 	wake func(ctx context.Context)
 
 	mu        sync.Mutex
+	site      string // the source
 	work      string // what the run was made from
 	selection string // the part of it that says which objects go where
 	edition   *edition
@@ -58,7 +61,7 @@ func (k *keeper) accept(ctx context.Context, r *v1alpha1.Replication, rules *edi
 		k.selection != "" && k.selection != selection {
 		k.situation.anew = true
 	}
-	k.work, k.selection = work, selection
+	k.site, k.work, k.selection = r.Spec.Source.Site, work, selection
 	k.situation.generation, k.situation.paused, k.situation.refused = r.Generation, r.Spec.Paused, nil
 	k.situation.syncNow = r.Annotations[v1alpha1.AnnotationSyncNow]
 	k.decisions.wish(r)
@@ -236,7 +239,10 @@ func (k *keeper) look(now time.Time) situation {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := &k.situation
-	s.now, s.snapshot = now, nil
+	s.now, s.snapshot, s.oldest = now, nil, time.Time{}
+	if k.oldest != nil {
+		s.oldest = k.oldest(k.site)
+	}
 	if k.halt != nil {
 		s.snapshot = &Snapshot{}
 		if k.run != nil {

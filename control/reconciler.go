@@ -52,6 +52,7 @@ type reconciler struct {
 	compiler *compiler
 	log      *slog.Logger
 	interval time.Duration
+	oldest   func(site string) time.Time // nil if it is not known
 	// wake asks for a Replication to be reconciled.
 	wake func(ctx context.Context, key client.ObjectKey)
 
@@ -108,7 +109,7 @@ func (r *reconciler) keeper(key client.ObjectKey, uid types.UID) *keeper {
 	former := k
 	if k == nil || k.uid != uid {
 		k = &keeper{
-			owner: key, uid: uid, engine: r.engine, orphaned: r.orphaned, interval: r.interval,
+			owner: key, uid: uid, engine: r.engine, orphaned: r.orphaned, interval: r.interval, oldest: r.oldest,
 			log:  r.log.With(telemetry.KeyReplication, key.String()),
 			wake: func(ctx context.Context) { r.wake(ctx, key) },
 		}

@@ -257,6 +257,9 @@ func (r *reconciler) runs(ctx context.Context, k *keeper, repl *v1alpha1.Replica
 	}
 	now := time.Now()
 	t := decideRuns(repl, schedule, own, now)
+	if r.oldest != nil {
+		tellOldest(&t.next, r.oldest(repl.Spec.Source.Site))
+	}
 	if t.create != nil {
 		if err := controllerutil.SetControllerReference(repl, t.create, r.client.Scheme()); err != nil {
 			return reconcile.Result{}, fmt.Errorf("make a run of replication %q: %w", k.owner, err)

@@ -65,7 +65,9 @@ type situation struct {
 	// failing and stuck are since when objects, and the run, have been failing
 	// without a break; zero if they are not.
 	failing, stuck time.Time
-	now            time.Time
+	// oldest is since when the source can be read back; zero if that is not known.
+	oldest time.Time
+	now    time.Time
 }
 
 // nextStatus is what is true now. It changes nothing of former.
@@ -83,6 +85,7 @@ func nextStatus(former v1alpha1.ReplicationStatus, s situation) v1alpha1.Replica
 			next.LastSyncNow = s.syncNow
 		}
 	}
+	tellOldest(&next, s.oldest)
 	next.Phase = phase(next, s)
 	if s.rules == nil && s.refused == nil {
 		meta.RemoveStatusCondition(&next.Conditions, v1alpha1.ConditionTransformsReady)
@@ -93,6 +96,20 @@ func nextStatus(former v1alpha1.ReplicationStatus, s situation) v1alpha1.Replica
 		meta.SetStatusCondition(&next.Conditions, c)
 	}
 	return next
+}
+
+// tellOldest notes since when every moment can be read back, to the second that is no
+// promise too much. While that is not known, what was said before is the best there is.
+func tellOldest(next *v1alpha1.ReplicationStatus, oldest time.Time) {
+	if oldest.IsZero() {
+		return
+	}
+	whole := oldest.Truncate(time.Second)
+	if whole.Before(oldest) {
+		whole = whole.Add(time.Second)
+	}
+	at := metav1.NewTime(whole)
+	next.OldestMoment = &at
 }
 
 // report takes over what the run knows.

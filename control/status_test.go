@@ -259,6 +259,22 @@ func TestLife(t *testing.T) {
 	}
 }
 
+func TestOldestMoment(t *testing.T) {
+	oldest := at(1).Add(time.Millisecond)
+	first := nextStatus(v1alpha1.ReplicationStatus{}, situation{snapshot: following(), oldest: oldest, now: at(50)})
+	if first.OldestMoment == nil || !first.OldestMoment.Time.Equal(at(1).Add(time.Second)) {
+		t.Fatalf("the oldest moment is %v, want the whole second after %v", first.OldestMoment, oldest)
+	}
+	if unknown := nextStatus(first, situation{snapshot: following(), now: at(50)}); !unknown.OldestMoment.Equal(first.OldestMoment) {
+		t.Errorf("while it is not known it is %v", unknown.OldestMoment)
+	}
+	same := nextStatus(first, situation{snapshot: following(), oldest: oldest, now: at(50)})
+	later := nextStatus(first, situation{snapshot: following(), oldest: oldest.Add(time.Hour), now: at(50)})
+	if worthWriting(first, same, 0) || !worthWriting(first, later, 0) {
+		t.Errorf("it is written for nothing, or not when it moves: %v, %v", same.OldestMoment, later.OldestMoment)
+	}
+}
+
 func TestFirstCopyTimeIsKept(t *testing.T) {
 	first := nextStatus(v1alpha1.ReplicationStatus{}, situation{snapshot: following(), now: at(1)})
 	later := nextStatus(first, situation{snapshot: following(), now: at(50)})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -19,11 +20,13 @@ type RetentionConfig struct {
 	// Window is the promise: every moment up to so long ago can be read.
 	Window time.Duration
 	// Every is how often a snapshot is made at least, Events after how many records at
-	// the latest: going back reads at most so many beyond one.
+	// the latest: going back reads at most so many beyond one. It is made after fewer, but 10,000 at
+	// least, if the one before holds fewer.
 	Every  time.Duration
 	Events uint64
 	// Count is how many snapshots are kept of a site at most, MaxAge how old one gets
-	// that the promise does not need. Those that are kept by hand do not count.
+	// that the promise does not need. Those that are kept by hand do not count. What is too many
+	// goes where they stand closest.
 	Count  int
 	MaxAge time.Duration
 	// Look is how often all this is looked at.
@@ -87,7 +90,7 @@ func (c RetentionConfig) plan(r Reach, now time.Time) upkeep {
 		}
 	}
 	u.broken = r.Oldest.Time.After(promised) && !r.Extent.Holds(pipeline.Position{}, r.Newest.Position)
-	u.expired = c.expired(r, u.anchor, now)
+	u.expired = c.expired(r, u, now)
 	return u
 }
 
@@ -105,7 +108,17 @@ func (c RetentionConfig) due(r Reach, now time.Time) bool {
 	newest := r.Extent.Epochs[len(r.Extent.Epochs)-1]
 	since := records(r.Extent, before.Position)
 	full := newest.Limit > 0 && newest.Bytes > newest.Limit/4*3 && since > (newest.Last-newest.First)/2
-	return now.Sub(before.Created) >= c.Every || since >= c.Events || full
+	return now.Sub(before.Created) >= c.Every || since >= c.stretch(before) || full
+}
+
+// leastStretch is how many records are too few for another snapshot.
+const leastStretch = 10_000
+
+// stretch is how many records after a snapshot the next is due: as many as it holds itself,
+// in a site that is not too large for that. Then going back reads at most about twice what
+// there was, and making snapshots costs the same per event, however many objects there are.
+func (c RetentionConfig) stretch(before pipeline.Manifest) uint64 {
+	return min(c.Events, max(leastStretch, uint64(max(0, before.Records)))) //nolint:gosec // G115: not negative
 }
 
 // records counts those after a position.
@@ -122,25 +135,56 @@ func records(x pipeline.Extent, after pipeline.Position) uint64 {
 	return n
 }
 
-// expired picks the snapshots that may go: never the anchor, the newest, or one that
-// is kept by hand; those before the anchor by age, and the oldest by number.
-func (c RetentionConfig) expired(r Reach, anchor pipeline.Manifest, now time.Time) []pipeline.Manifest {
-	var free, expired []pipeline.Manifest
-	counted := 0
-	for i, m := range r.Snapshots {
-		if m.Kept {
-			continue
-		}
-		counted++
-		if m.Name != anchor.Name && i < len(r.Snapshots)-1 && anchor.Name != "" {
-			free = append(free, m)
+// expired picks the snapshots that may go: never the newest, one that is kept by hand, or the
+// one that the promise needs. Those before that go by age, then by number; of those after
+// it, where they stand closest, so that no stretch between two gets long.
+func (c RetentionConfig) expired(r Reach, u upkeep, now time.Time) []pipeline.Manifest {
+	if len(r.Snapshots) == 0 {
+		return nil
+	}
+	anchor, left, needed := u.anchor, slices.Clone(r.Snapshots), u.anchor.Name
+	if needed == "" {
+		needed = left[0].Name // the first to go on from, should the size limit take the beginning
+	}
+	free := func(i int) bool { return !left[i].Kept && i < len(left)-1 && left[i].Name != needed }
+	before := func(m pipeline.Manifest) bool { return m.Position.Compare(anchor.Position) < 0 }
+	var expired []pipeline.Manifest
+	drop := func(i int) {
+		expired = append(expired, left[i])
+		left = slices.Delete(left, i, i+1)
+	}
+	for i := len(left) - 1; i >= 0; i-- {
+		if free(i) && before(left[i]) && now.Sub(left[i].Created) > c.MaxAge {
+			drop(i)
 		}
 	}
-	for _, m := range free {
-		old := now.Sub(m.Created) > c.MaxAge && m.Position.Compare(anchor.Position) < 0
-		if old || counted-len(expired) > c.Count {
-			expired = append(expired, m)
+	counted := 0
+	if u.snapshot {
+		counted++ // the one that is about to be made
+	}
+	for _, m := range left {
+		if !m.Kept {
+			counted++
 		}
+	}
+	for ; counted > c.Count; counted-- {
+		spare, shortest := -1, uint64(math.MaxUint64)
+		for i := range left {
+			if !free(i) {
+				continue
+			}
+			if before(left[i]) {
+				spare = i
+				break
+			}
+			if stretch := records(r.Extent, left[i-1].Position) - records(r.Extent, left[i+1].Position); stretch < shortest {
+				spare, shortest = i, stretch
+			}
+		}
+		if spare < 0 {
+			break
+		}
+		drop(spare)
 	}
 	return expired
 }
@@ -204,6 +248,9 @@ func (r *Retention) Once(ctx context.Context) error {
 func (r *Retention) tend(ctx context.Context, site string) error {
 	past := r.Past(site)
 	reach, err := past.Reach(ctx)
+	if errors.Is(err, pipeline.ErrNoHistory) {
+		return nil // not yet
+	}
 	if err != nil || len(reach.Extent.Epochs) == 0 {
 		return err
 	}
@@ -272,6 +319,14 @@ func (r *Retention) trim(ctx context.Context, past *Past, anchor pipeline.Manife
 	defer r.mu.Unlock()
 	r.trimmed[past.Site] = anchor.Name
 	return nil
+}
+
+// Oldest is the first of the moments of which each can be read, as of the last look at
+// the site; zero before.
+func (r *Retention) Oldest(site string) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reach[site]
 }
 
 // samples tells how far back each site can be read.

@@ -186,6 +186,37 @@ func TestRetentionLeavesWhatIsKept(t *testing.T) {
 	h.compare("a snapshot that is kept", moment{at: first.Position, state: h.stateOf(first.Position)}, pipeline.Query{})
 }
 
+// TestRetentionThinsOut has far more snapshots made than may be kept: what is left
+// stands about evenly, so that no moment is far from one.
+func TestRetentionThinsOut(t *testing.T) {
+	cfg := replay.DefaultRetention()
+	cfg.Every, cfg.Count = time.Second, 8
+	for name, window := range map[string]time.Duration{"FromTheBeginning": 1000 * time.Hour, "FromAnAnchor": 60 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			cfg.Window = window
+			h := newHouse(t, 10, cfg)
+			for range 100 {
+				h.now = h.now.Add(time.Hour)
+				h.travel(1+h.rng.IntN(20), 1)
+				h.once()
+			}
+			r := h.reach()
+			// The first one looked at is the promise's, or the first there ever was.
+			first := r.Extent.Epochs[0].First
+			if len(r.Snapshots) != cfg.Count || r.Snapshots[len(r.Snapshots)-1].Position != h.last {
+				t.Fatalf("left are %d snapshots, the last at %s", len(r.Snapshots), r.Snapshots[len(r.Snapshots)-1].Position)
+			}
+			even := (h.last.Seq - first) / uint64(cfg.Count)
+			for i := range len(r.Snapshots) - 1 {
+				if stretch := r.Snapshots[i+1].Position.Seq - r.Snapshots[i].Position.Seq; stretch > 3*even {
+					t.Errorf("%d records stand between snapshots %d and %d, %d would be even", stretch, i, i+1, even)
+				}
+			}
+			h.promised()
+		})
+	}
+}
+
 func TestRetentionConfigIsChecked(t *testing.T) {
 	if err := replay.DefaultRetention().Validate(); err != nil {
 		t.Error(err)

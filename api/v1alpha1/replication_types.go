@@ -336,6 +336,10 @@ type ReplicationStatus struct {
 	// +listType=map
 	// +listMapKey=kind
 	Kinds []KindCounts `json:"kinds,omitempty"`
+	// OldestMoment is the first of the moments of the source of which each can be read back: by a Replay, and by drsync.
+	// How far back that is to be is the applier's promise, --history-window.
+	// +optional
+	OldestMoment *metav1.Time `json:"oldestMoment,omitempty"`
 	// LastSyncNow is the value of the annotation dr-syncer.io/sync-now that a run was begun for last.
 	// +optional
 	LastSyncNow string `json:"lastSyncNow,omitempty"`
@@ -458,6 +462,7 @@ type LastError struct {
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Pending",type=integer,JSONPath=`.status.counts.pending`,priority=1
 // +kubebuilder:printcolumn:name="Position",type=integer,JSONPath=`.status.position.sequence`,priority=1
+// +kubebuilder:printcolumn:name="Oldest moment",type=date,JSONPath=`.status.oldestMoment`,priority=1,description="since when every moment can be read back"
 // +kubebuilder:printcolumn:name="Last event",type=string,JSONPath=`.status.lastEvent.object`,priority=1
 type Replication struct {
 	metav1.TypeMeta   `json:",inline"`

@@ -611,6 +611,10 @@ func (in *ReplicationStatus) DeepCopyInto(out *ReplicationStatus) {
 		*out = make([]KindCounts, len(*in))
 		copy(*out, *in)
 	}
+	if in.OldestMoment != nil {
+		in, out := &in.OldestMoment, &out.OldestMoment
+		*out = (*in).DeepCopy()
+	}
 	if in.Runs != nil {
 		in, out := &in.Runs, &out.Runs
 		*out = new(RunsStatus)

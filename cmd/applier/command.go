@@ -72,12 +72,7 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.deadLetters.MaxAge, "dead-letters-max-age", o.deadLetters.MaxAge, "age at which a dead letter that nobody cared for goes")
 	fs.IntVar(&o.deadLetters.Replicas, "dead-letters-replicas", o.deadLetters.Replicas, "servers of a NATS cluster that hold each dead letter: 1, 3 or 5")
 
-	fs.DurationVar(&o.retention.Window, "history-window", o.retention.Window, "how far back every moment of a source can be read; nothing that this needs is let go")
-	fs.DurationVar(&o.retention.Every, "snapshot-every", o.retention.Every, "how often a snapshot of each source is made at least")
-	fs.Uint64Var(&o.retention.Events, "snapshot-events", o.retention.Events, "events of a source after which a snapshot is made before that; bounds what going back reads")
-	fs.IntVar(&o.retention.Count, "snapshots-keep", o.retention.Count, "snapshots of a source that are kept at most, beside those kept by hand")
-	fs.DurationVar(&o.retention.MaxAge, "snapshots-max-age", o.retention.MaxAge, "age at which a snapshot that --history-window does not need goes")
-
+	app.RegisterRetention(fs, &o.retention)
 	app.RegisterStore(fs, &o.server)
 	fs.StringVar(&o.linkListen, "link-listen", o.linkListen, "address at which collectors that hold their log themselves (--link-url) have it copied to here; empty for none")
 	fs.StringVar(&o.listen, "nats-listen", o.listen, "address at which collectors reach the embedded log; empty for none")

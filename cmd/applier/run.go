@@ -30,6 +30,8 @@ type program struct {
 	conn    *natslog.Conn
 	letters *natslog.DeadLetters
 	results *natslog.Results
+	// keeper looks after the histories; made with the connection.
+	keeper *replay.Retention
 }
 
 const (
@@ -82,7 +84,7 @@ func (p *program) applying() []app.Unit {
 				Protected: []string{p.options.namespace}, Log: p.log,
 			}
 			return control.Run(ctx, control.Settings{
-				Client: p.client, Log: p.log, Namespace: p.options.namespace, Engine: engine, Replayer: engine,
+				Client: p.client, Log: p.log, Namespace: p.options.namespace, Engine: engine, Replayer: engine, Oldest: p.keeper.Oldest,
 			}, ready)
 		}},
 	)
@@ -98,10 +100,7 @@ func (p *program) past(site string) *replay.Past {
 
 // retention looks after the histories: beside an embedded log, or by who leads.
 func (p *program) retention() app.Unit {
-	return app.Simple("retention of history", func(ctx context.Context) error {
-		r := &replay.Retention{Config: p.options.retention, Sites: p.conn.Sites, Past: p.past, Log: p.log}
-		return r.Run(ctx)
-	})
+	return app.Simple("retention of history", func(ctx context.Context) error { return p.keeper.Run(ctx) })
 }
 
 // serve runs the embedded log.
@@ -157,6 +156,7 @@ func (p *program) connect(ctx context.Context, ready func()) (err error) {
 	if p.results, err = p.conn.Results(ctx, p.options.destination, natslog.DefaultResultOptions()); err != nil {
 		return fmt.Errorf("open the results of destination %q: %w", p.options.destination, err)
 	}
+	p.keeper = &replay.Retention{Config: p.options.retention, Sites: p.conn.Sites, Past: p.past, Log: p.log}
 	ready()
 	<-ctx.Done()
 	return nil

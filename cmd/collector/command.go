@@ -16,6 +16,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/internal/app"
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+	"github.com/dr-syncer/dr-syncer/replay"
 )
 
 // options are the flags of the collector.
@@ -32,6 +33,7 @@ type options struct {
 	// link and server are of a log that is held here.
 	link      natslog.Link
 	server    natslog.ServerConfig
+	retention replay.RetentionConfig
 	plainLink bool
 }
 
@@ -49,6 +51,7 @@ func defaultOptions() options {
 	o := options{
 		app: app.DefaultOptions(), kube: kube.Settings{QPS: defaultQPS, Burst: defaultBurst},
 		streams: natslog.DefaultStreamOptions(), server: natslog.DefaultServerConfig(), namespace: "dr-syncer", sourceRules: true,
+		retention: replay.DefaultRetention(),
 	}
 	o.server.StoreDir = defaultStoreDir
 	if text, err := os.ReadFile(serviceAccountNamespace); err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/dr-syncer/dr-syncer/internal/app"
 	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+	"github.com/dr-syncer/dr-syncer/replay"
 )
 
 const (
@@ -31,6 +33,7 @@ func (o *options) registerLink(fs *pflag.FlagSet) {
 	fs.StringVar(&o.link.KeyFile, "link-key", o.link.KeyFile, "file with the client certificate's key")
 	fs.BoolVar(&o.plainLink, "link-no-tls", o.plainLink, "send what is replicated, Secrets too, over the link as it is: for a network that encrypts")
 	app.RegisterStore(fs, &o.server)
+	app.RegisterRetention(fs, &o.retention)
 }
 
 // embedded reports whether the log is held here.
@@ -59,11 +62,14 @@ func (o *options) validateLog(set func(flag string) bool) error {
 		if strings.Contains(o.link.URL, "nats://") && !o.plainLink && o.link.CAFile == "" {
 			errs = append(errs, errors.New("--link-url would send what is replicated, Secrets too, over the network as it is: give tls://…, or --link-no-tls if the network encrypts"))
 		}
+		if err := o.retention.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("keeping history: %w", err))
+		}
 		if o.streams.Replicas != 1 {
 			errs = append(errs, errors.New("--history-replicas is for a NATS cluster: an embedded log is one server"))
 		}
 	default:
-		refuse(append(linkFlags, app.StoreFlags...), "a log that is held here: give --link-url instead of --nats-url, or leave it out")
+		refuse(slices.Concat(linkFlags, app.StoreFlags, app.RetentionFlags), "a log that is held here: give --link-url instead of --nats-url, or leave it out")
 		if o.nats.URL == "" {
 			errs = append(errs, errors.New("--nats-url is missing: give the address of the log, such as nats://dr.example.com:4222, or --link-url to hold it here"))
 		} else if err := o.nats.Validate(); err != nil {
@@ -71,6 +77,22 @@ func (o *options) validateLog(set func(flag string) bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// retain looks after the history that is held here, which nobody else can let go of. Its copy at the
+// destination is the applier's to look after.
+func (p *program) retain(ctx context.Context) error {
+	r := &replay.Retention{
+		Config: p.options.retention, Log: p.log,
+		Sites: func(context.Context) ([]string, error) { return []string{p.options.site}, nil },
+		Past: func(site string) *replay.Past {
+			return &replay.Past{
+				Site: site, History: p.conn.History(site), Archive: p.conn.Archive(site),
+				Snapshots: p.conn.Snapshots(site, natslog.DefaultSnapshotOptions()),
+			}
+		},
+	}
+	return r.Run(ctx)
 }
 
 // serve runs the embedded log.

@@ -55,6 +55,9 @@ func (p *program) run(ctx context.Context) error {
 	units = append(units, app.Unit{Name: "collector", Run: func(ctx context.Context, ready func()) error {
 		return p.collect(ctx, health, ready)
 	}})
+	if p.options.embedded() {
+		units = append(units, app.Simple("retention of history", p.retain))
+	}
 	return app.Run(ctx, app.Settings{
 		Name: "collector", Options: p.options.app, Log: p.log, Health: health,
 	}, units...)

@@ -24,7 +24,7 @@ func changeViews(changes []transform.Change) []changeView {
 }
 
 // printChanges writes changes one a line, as `transform test` wants them.
-func printChanges(p *printer, indent string, changes []changeView) {
+func printChanges(p *printer, changes []changeView) {
 	for _, c := range changes {
 		s := yellow
 		switch {
@@ -33,6 +33,6 @@ func printChanges(p *printer, indent string, changes []changeView) {
 		case c.After == nil:
 			s = red
 		}
-		p.printf(s, "%s%s\n", indent, transform.Change(c))
+		p.printf(s, "    %s\n", transform.Change(c))
 	}
 }

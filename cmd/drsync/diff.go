@@ -373,6 +373,6 @@ func (x *difference) print(p *printer) {
 		p.printf(yellow, "= %s%s: would stay as it is, whatever changes: a rule that fails says so\n", x.Copy, of)
 	default:
 		p.printf(yellow, "~ %s%s\n", x.Copy, of)
-		printChanges(p, "    ", x.Changes)
+		printChanges(p, x.Changes)
 	}
 }

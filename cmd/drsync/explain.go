@@ -230,6 +230,6 @@ func (s *stepView) print(p *printer) {
 		if len(s.Outputs) > 1 {
 			p.printf(plain, "    object %d:\n", i+1)
 		}
-		printChanges(p, "    ", changes)
+		printChanges(p, changes)
 	}
 }

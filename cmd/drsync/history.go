@@ -106,7 +106,7 @@ func (v versionView) print(p *printer) {
 	if v.Problem != "" {
 		p.printf(red, "    %s\n", v.Problem)
 	}
-	printChanges(p, "    ", v.Changes)
+	printChanges(p, v.Changes)
 }
 
 // traceID is the trace in which the change was observed.
@@ -217,5 +217,5 @@ func (v momentView) print(p *printer) {
 		by = " by " + v.Manager
 	}
 	p.printf(s, "%s %s%s\n", sign, v.Object, by)
-	printChanges(p, "    ", v.Changes)
+	printChanges(p, v.Changes)
 }

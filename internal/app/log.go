@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
+	"github.com/dr-syncer/dr-syncer/replay"
 	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
@@ -46,6 +47,18 @@ func RegisterStore(fs *pflag.FlagSet, c *natslog.ServerConfig) {
 	fs.Int64Var(&c.MaxStore, "store-max-bytes", c.MaxStore, "most that the embedded log may occupy; three quarters of the free disk if 0")
 	fs.Int64Var(&c.MinFree, "store-min-free", c.MinFree, "free disk space in bytes below which the embedded log takes nothing more")
 	fs.BoolVar(&c.SyncAlways, "store-sync-always", c.SyncAlways, "have every event on disk before it counts as written; without it a power failure costs the last of them")
+}
+
+// RetentionFlags are the flags of RegisterRetention.
+var RetentionFlags = []string{"history-window", "snapshot-every", "snapshot-events", "snapshots-keep", "snapshots-max-age"}
+
+// RegisterRetention makes flags of how far back a site can be read.
+func RegisterRetention(fs *pflag.FlagSet, c *replay.RetentionConfig) {
+	fs.DurationVar(&c.Window, "history-window", c.Window, "how far back every moment of a source can be read; nothing that this needs is let go")
+	fs.DurationVar(&c.Every, "snapshot-every", c.Every, "how often a snapshot of each source is made at least")
+	fs.Uint64Var(&c.Events, "snapshot-events", c.Events, "events of a source after which a snapshot is made before that, of one with fewer objects after as many as it has, but 10,000 at least; bounds what going back reads")
+	fs.IntVar(&c.Count, "snapshots-keep", c.Count, "snapshots of a source that are kept at most, beside those kept by hand")
+	fs.DurationVar(&c.MaxAge, "snapshots-max-age", c.MaxAge, "age at which a snapshot that --history-window does not need goes")
 }
 
 // ConnectLog connects to the log. It waits, and says so, for one that cannot be reached yet; what

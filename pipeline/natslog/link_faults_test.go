@@ -282,6 +282,18 @@ func TestLinkOfNewDestination(t *testing.T) {
 	}
 	l.copied(t, last)
 	sameCurrent(t, l)
+	// The copy begins in the middle of the site's life, and knows it.
+	x, err := l.reading.Archive("a").Extent(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := x.Epochs[0]
+	if first.After.Epoch == "" || first.After.Epoch >= first.Epoch || x.Holds(pipeline.Position{}, x.Last()) {
+		t.Errorf("the copy begins with epoch %s after %s, and claims to hold all that ever was", first.Epoch, first.After)
+	}
+	if !x.Holds(pipeline.Position{Epoch: first.Epoch}, x.Last()) && !x.Holds(first.After, x.Last()) {
+		t.Errorf("the copy does not hold its own records: %+v", x)
+	}
 }
 
 // TestLinkOfNewSource replaces the source's store: the destination keeps what it
