@@ -52,8 +52,8 @@ Installed as kubectl-drsync in the PATH it is also "kubectl drsync".
 
 Exit codes: 0 all is well, 1 something failed, 2 the command line or a file is
 wrong, 3 the command did its work and what it looked at is not in order: a test
-failed, a rule does not compile, an object would be parked, or there is a
-difference and --exit-code was given.`,
+failed, a rule does not compile, an object would be parked, a destination differs,
+deletions are held back, or there is a difference and --exit-code was given.`,
 	}
 	group(cmd)
 	fs := cmd.PersistentFlags()
@@ -61,7 +61,7 @@ difference and --exit-code was given.`,
 	fs.StringVar(&c.color, "color", c.color, "color the text: auto (on a terminal, unless $NO_COLOR is set), always or never")
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return c.validate() }
 	cmd.AddCommand(c.statusCommand(), c.parkedCommand(), c.transformCommand(), c.replayCommand())
-	cmd.AddCommand(c.snapshotCommand(), c.historyCommand(), c.getCommand(), c.momentsCommand())
+	cmd.AddCommand(c.snapshotCommand(), c.historyCommand(), c.getCommand(), c.momentsCommand(), c.deletionsCommand())
 	return cmd
 }
 

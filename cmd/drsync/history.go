@@ -119,19 +119,32 @@ func traceID(r pipeline.Record) string {
 }
 
 func (c *cli) momentsCommand() *cobra.Command {
-	var from, to string
+	var from, to, against string
+	o := againstOptions{destination: "default"}
 	exitCode := false
 	cmd := &cobra.Command{
-		Use:   "diff --from MOMENT [--to MOMENT]",
-		Short: "Compare the source at two moments",
+		Use:   "diff {--from MOMENT [--to MOMENT] | --against destination --replication NAMESPACE/NAME}",
+		Short: "Compare the source at two moments, or a destination with what it should be",
 		Long: `Diff compares what the source was at two moments: which objects were created, deleted
 or changed between them, and in which fields. What Secrets hold is masked.
 
+With --against destination it compares what a Replication should have made of the source,
+by its selection, mapping and rules, with what is there: copies that are missing, that
+differ in what we apply, or that the source has nothing for. Nothing is written. What
+changes meanwhile may be told too. The exit code is 3 if anything differs.
+
 A moment is a time such as 2006-01-02T15:04:05Z, an age such as 90m, a position
 EPOCH/SEQUENCE or the name of a snapshot.`,
-		Example: "  drsync diff --from 24h --to 1h --nats-url nats://dr.example.com:4222",
+		Example: "  drsync diff --from 24h --to 1h --nats-url nats://dr.example.com:4222\n" +
+			"  drsync diff --against destination --replication default/shop --nats-url nats://dr.example.com:4222",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if against != "" {
+				if err := checkAgainst(against, from, to, o); err != nil {
+					return err
+				}
+				return c.against(cmd.Context(), o)
+			}
 			if from == "" {
 				return app.Usage(errors.New("--from is missing: give the earlier moment, such as 24h"))
 			}
@@ -140,8 +153,13 @@ EPOCH/SEQUENCE or the name of a snapshot.`,
 	}
 	cmd.Flags().StringVar(&from, "from", "", "the earlier moment (required)")
 	cmd.Flags().StringVar(&to, "to", "", "the later moment; now if not given")
-	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "end with exit code 3 if there is a difference")
+	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "end with exit code 3 if there is a difference between two moments")
+	cmd.Flags().StringVar(&against, "against", "", `compare with what is there: "destination"`)
+	cmd.Flags().StringVar(&o.replication, "replication", "", "the Replication whose copies are meant, NAMESPACE/NAME")
+	cmd.Flags().StringVar(&o.at, "at", "", "the moment of the source that the destination is compared with; now if not given")
+	cmd.Flags().StringVar(&o.destination, "destination", o.destination, "the destination, as its applier was given with --destination")
 	c.siteFlag(cmd)
+	c.clusterFlags(cmd)
 	c.logFlags(cmd)
 	c.secretsFlag(cmd)
 	return cmd

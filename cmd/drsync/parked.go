@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -208,7 +207,7 @@ func (c *cli) retryParked(ctx context.Context, name string) error {
 		return err
 	}
 	defer client.Close()
-	repl, err := readReplication(ctx, client, name)
+	namespace, base, err := splitName(name)
 	if err != nil {
 		return err
 	}
@@ -216,17 +215,12 @@ func (c *cli) retryParked(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now().UTC().Format(time.RFC3339Nano)
-	body, err := json.Marshal(map[string]any{
-		"apiVersion": kind.APIVersion(), "kind": kind.Kind,
-		"metadata": map[string]any{
-			"namespace": repl.Namespace, "name": repl.Name, "uid": repl.UID, "annotations": map[string]string{v1alpha1.AnnotationSyncNow: now},
-		},
-	})
+	o, err := client.Get(ctx, kind, namespace, base)
 	if err != nil {
-		return fmt.Errorf("ask for a run: %w", err)
+		return err
 	}
-	if _, _, err := client.Apply(ctx, kind, repl.Namespace, repl.Name, body); err != nil {
+	now := time.Now().UTC().Format(time.RFC3339Nano)
+	if err := annotate(ctx, client, kind, o, v1alpha1.AnnotationSyncNow, now); err != nil {
 		return err
 	}
 	return c.show(map[string]string{"replication": name, "syncNow": now}, func(p *printer) {

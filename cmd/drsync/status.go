@@ -15,6 +15,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/internal/app"
 	"github.com/dr-syncer/dr-syncer/kube"
+	"github.com/dr-syncer/dr-syncer/pipeline"
 )
 
 func (c *cli) statusCommand() *cobra.Command {
@@ -66,7 +67,7 @@ func (c *cli) status(ctx context.Context, namespace string) error {
 		return err
 	}
 	defer client.Close()
-	objects, err := listObjects(ctx, client, namespace)
+	objects, err := listObjects(ctx, client, replications, namespace)
 	if err != nil {
 		return err
 	}
@@ -133,9 +134,9 @@ func printStatus(p *printer, views []replicationView) {
 	}
 }
 
-// listObjects lists the Replications of a namespace, or of all for "", by name.
-func listObjects(ctx context.Context, client *kube.Client, namespace string) ([]kube.Object, error) {
-	kind, err := client.Kind(ctx, replications)
+// listObjects lists our custom resources of a kind and a namespace, or of all for "", by name.
+func listObjects(ctx context.Context, client *kube.Client, gr pipeline.GroupResource, namespace string) ([]kube.Object, error) {
+	kind, err := client.Kind(ctx, gr)
 	if err != nil {
 		return nil, fmt.Errorf("%w: is this the destination, with DR-Syncer installed?", err)
 	}
@@ -150,7 +151,7 @@ func listObjects(ctx context.Context, client *kube.Client, namespace string) ([]
 	case l.err != nil:
 		return nil, l.err
 	}
-	return nil, fmt.Errorf("list replications: %w", context.Cause(ctx))
+	return nil, fmt.Errorf("list %s: %w", gr.Resource, context.Cause(ctx))
 }
 
 // listing is a kube.Handler that ends its watch with the first list or error.
