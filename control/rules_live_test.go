@@ -67,7 +67,7 @@ func TestRulesFollowTheirConfigMaps(t *testing.T) {
 	r.stage.show(other, quiet(1))
 	r.runs(owner, "first")
 	r.becomes("a", calm)
-	r.transforms("a", metav1.ConditionTrue, "1 rules")
+	r.transforms("a", metav1.ConditionTrue, "1 rule of")
 
 	// The other one names rules that are not there: it holds, and nobody else does.
 	r.transforms("b", metav1.ConditionFalse, "Nothing is applied", "configmap "+r.namespace+"/team: there is none")

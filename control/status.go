@@ -260,8 +260,11 @@ func transformsReady(s situation) metav1.Condition {
 	problem := s.rules.problem
 	switch {
 	case problem == nil:
-		return condition(v1alpha1.ConditionTransformsReady, true, v1alpha1.ReasonRulesInUse,
-			fmt.Sprintf("%d rules of spec.transforms are in use.", s.rules.count))
+		said := fmt.Sprintf("%d rules of spec.transforms are in use.", s.rules.count)
+		if s.rules.count == 1 {
+			said = "1 rule of spec.transforms is in use."
+		}
+		return condition(v1alpha1.ConditionTransformsReady, true, v1alpha1.ReasonRulesInUse, said)
 	case s.refused != nil:
 		return condition(v1alpha1.ConditionTransformsReady, false, problem.reason,
 			"Nothing is applied until this is mended, for there are no former rules:\n"+problem.message)

@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"regexp"
 	"regexp/syntax"
+	"strings"
 	"sync"
 
 	"github.com/itchyny/gojq"
@@ -16,15 +17,23 @@ import (
 const (
 	// maxIndex is the greatest index that a rule may write a list at.
 	maxIndex = 65535
+	// maxPart is the longest list that may be an index.
+	maxPart = 16
 	// maxSteps bounds the work of one function that compares two values.
 	maxSteps = 1 << 24
 	// maxTextSteps bounds the work of looking for one text in another.
 	maxTextSteps = 1 << 30
 	// maxPatternSteps bounds the work of one pattern: its size times the text's.
 	maxPatternSteps = 1 << 25
-	// maxPatternCount bounds matches times the text's size: gojq counts the
-	// characters before each match.
+	// maxPatternCount bounds groups of all matches times the text's size: gojq
+	// counts the characters before each group.
 	maxPatternCount = 1 << 26
+	// maxPatternLength bounds the text of one pattern.
+	maxPatternLength = 8 << 10
+	// groupSize is about what gojq makes of one group of one match.
+	groupSize = 512
+	// maxSearchSteps bounds how often looking for a place compares two elements.
+	maxSearchSteps = 1 << 22
 )
 
 var (
@@ -163,13 +172,9 @@ var guards = []gojq.CompilerOption{
 		}
 		return v
 	}),
-	guardFunc(guardIndex, 0, func(b *budget, v any, _ []any) any {
-		// Paths are short; a list of paths, as for delpaths, is as long as it likes.
-		if err := checkIndex(b, v); err != nil {
-			return err
-		}
-		return v
-	}),
+	guardFunc(guardIndex, 0, checkIndex(0)),
+	guardFunc(guardPath, 0, checkIndex(1)),
+	guardFunc(guardPaths, 0, checkIndex(2)),
 	guardFunc(guardNumeral, 0, func(_ *budget, v any, _ []any) any {
 		if s, ok := v.(string); ok && len(s) > maxDigits {
 			return errLong
@@ -185,6 +190,22 @@ var guards = []gojq.CompilerOption{
 	guardFunc(guardProduct, 1, func(b *budget, v any, args []any) any {
 		if err := b.product(v, args[0]); err != nil {
 			return err
+		}
+		return args[0]
+	}),
+	guardFunc(guardSearch, 1, func(b *budget, v any, args []any) any {
+		if err := b.search(v, args[0]); err != nil {
+			return err
+		}
+		return args[0]
+	}),
+	guardFunc(guardSplit, 1, func(b *budget, v any, args []any) any {
+		s, ok := v.(string)
+		separator, isText := args[0].(string)
+		if ok && isText {
+			if err := b.spend(int64(len(s)) + 16*int64(strings.Count(s, separator))); err != nil {
+				return err
+			}
 		}
 		return args[0]
 	}),
@@ -218,18 +239,34 @@ func guardFunc(name string, args int, f func(b *budget, v any, args []any) any) 
 	})
 }
 
-func checkIndex(b *budget, v any) error {
+// checkIndex checks an index, or with levels of lists above them a path of indices
+// or a list of paths. An index that is a list itself is looked for at every place.
+func checkIndex(levels int) func(b *budget, v any, _ []any) any {
+	return func(b *budget, v any, _ []any) any {
+		if list, ok := v.([]any); ok {
+			if _, err := b.measure(list); err != nil {
+				return err
+			}
+		}
+		if err := b.index(v, levels); err != nil {
+			return err
+		}
+		return v
+	}
+}
+
+func (b *budget) index(v any, levels int) error {
 	switch v := v.(type) {
 	case int, float64, *big.Int, json.Number:
 		if n, ok := gojq.ToInt(v); ok && n > maxIndex {
 			return errIndex
 		}
 	case []any:
-		if _, err := b.measure(v); err != nil {
-			return err
+		if levels <= 0 && len(v) > maxPart {
+			return b.exceed(errSteps)
 		}
 		for _, e := range v {
-			if err := checkIndex(b, e); err != nil {
+			if err := b.index(e, levels-1); err != nil {
 				return err
 			}
 		}
@@ -263,6 +300,47 @@ func (b *budget) product(l, r any) error {
 		}
 	}
 	return b.spend(ls.bytes + rs.bytes)
+}
+
+// search allows looking for the places of one text, or list, in another. gojq
+// compares at every place, element by element until one differs.
+func (b *budget) search(v, what any) error {
+	s, ok := v.(string)
+	part, isText := what.(string)
+	if !ok || !isText {
+		return b.product(v, what)
+	}
+	if len(s)+prefixes(s, part, maxSearchSteps) > maxSearchSteps {
+		return b.exceed(errSteps)
+	}
+	return b.spend(16 * int64(len(s)+len(part)))
+}
+
+// prefixes adds up, over all places of s, how much of part stands there. It ends
+// early beyond limit. It takes time in proportion to both (the Z algorithm).
+func prefixes(s, part string, limit int) int {
+	both := part + s
+	match := make([]int32, len(both)) // how much of the beginning stands at each place
+	sum, left, right := 0, 0, 0
+	for i := 1; i < len(both); i++ {
+		n := 0
+		if i < right {
+			n = min(right-i, int(match[i-left]))
+		}
+		for n < len(part) && i+n < len(both) && both[n] == both[i+n] {
+			n++
+		}
+		if i+n > right {
+			left, right = i, i+n
+		}
+		match[i] = int32(n)
+		if i >= len(part) {
+			if sum += n; sum > limit {
+				return sum
+			}
+		}
+	}
+	return sum
 }
 
 func isScalar(v any) bool {
@@ -318,6 +396,9 @@ func (b *budget) match(v, pattern any) error {
 	if !ok || !isText {
 		return nil // for gojq to refuse
 	}
+	if len(source) > maxPatternLength {
+		return b.exceed(errSteps)
+	}
 	p := b.patterns.get(source)
 	if p == nil {
 		return nil
@@ -325,13 +406,16 @@ func (b *budget) match(v, pattern any) error {
 	if int64(p.size)*int64(len(s)) > maxPatternSteps {
 		return b.exceed(errSteps)
 	}
-	if len(s) > 4096 {
-		most := maxPatternCount / len(s)
-		if len(p.re.FindAllStringIndex(s, most+1)) > most {
-			return b.exceed(errSteps)
-		}
+	groups := p.re.NumSubexp() + 1
+	if len(s) <= 512 && groups <= 8 {
+		return nil // all that can come out is little
 	}
-	return nil
+	most := maxPatternCount / (len(s) + 1) / groups
+	found := len(p.re.FindAllStringIndex(s, most+1))
+	if found > most {
+		return b.exceed(errSteps)
+	}
+	return b.spend(int64(found) * int64(groups) * groupSize)
 }
 
 // patterns remembers how large patterns are. It is safe for concurrent use.

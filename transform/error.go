@@ -44,7 +44,7 @@ const (
 
 // Error says which rule failed on an object, and why. Its text holds nothing of
 // the object but what the rule's own error(...) says, and not even that for
-// Secrets and for rules with a parameter from one.
+// Secrets, for rules with a parameter from one, and for those that run after such a rule.
 type Error struct {
 	// Rule is the zero ID when no rule is to blame.
 	Rule    ID
@@ -113,27 +113,38 @@ func shorten(s string) string {
 	return s
 }
 
+const jsonType = `(null|string|object|array|number|boolean)`
+
 var (
-	binaryValues   = regexp.MustCompile(`(?s)^(.*?\b(?:string|object|array|number|boolean)) \(.*\) (and:?|by:) (null|string|object|array|number|boolean)(?: \(.*\))?$`)
-	appliedValues  = regexp.MustCompile(`(?s)^(\w+)\(.*\) cannot be applied to.*$`)
-	trailingValues = regexp.MustCompile(`(?s)^(.*?(?:string|object|array|number|boolean)) \(.*$`)
+	applied      = regexp.MustCompile(`(?s)^(@?\w+)(\(.*)? cannot be applied to`)
+	appliedType  = regexp.MustCompile(`^@?\w+ cannot be applied to: ` + jsonType)
+	dividedType  = regexp.MustCompile(`^cannot (?:divide|modulo) ` + jsonType)
+	operandTypes = regexp.MustCompile(`(?s)^[a-z ]+: ` + jsonType + `(?: \(.*\))? and ` + jsonType)
+	operation    = regexp.MustCompile(`^[a-z ]+: `)
+	givenType    = regexp.MustCompile(`^[a-z@" ]+: ` + jsonType)
 )
 
 // withoutValues takes the previews of values out of gojq's messages: they would
-// carry what objects hold into logs.
+// carry what objects hold into logs. Of what it does not know it leaves no more than
+// the beginning.
 func withoutValues(message string) string {
-	if m := binaryValues.FindStringSubmatch(message); m != nil {
-		return m[1] + " " + m[2] + " " + m[3]
-	}
-	if m := appliedValues.FindStringSubmatch(message); m != nil {
+	if m := applied.FindStringSubmatch(message); m != nil {
+		if typed := appliedType.FindString(message); typed != "" {
+			return typed
+		}
 		return m[1] + " cannot be applied to these values"
 	}
-	if m := trailingValues.FindStringSubmatch(message); m != nil {
-		return m[1]
+	if divided := dividedType.FindString(message); divided != "" {
+		return divided + " by: number"
 	}
-	head, _, cut := strings.Cut(message, `"`)
-	if cut {
-		return strings.TrimRight(strings.TrimSuffix(head, " to "), " :(")
+	if m := operandTypes.FindStringSubmatch(message); m != nil {
+		return operation.FindString(message) + m[1] + " and " + m[2]
+	}
+	if given := givenType.FindString(message); given != "" {
+		return given
+	}
+	if i := strings.IndexAny(message, `:("`); i >= 0 {
+		message = strings.TrimRight(message[:i], " ")
 	}
 	return shorten(message)
 }

@@ -215,16 +215,19 @@ func (g *guarder) call(t *gojq.Term) {
 	if !ok {
 		return
 	}
+	if f.Name == "split" && len(f.Args) == 1 { // no pattern
+		guards = guarding{"", guardSplit}
+	}
 	for i, a := range f.Args {
 		switch guards.args {
 		case "":
-		case guardProduct, guardRegexp:
+		case guardProduct, guardRegexp, guardSearch, guardSplit:
 			if i == 0 {
 				f.Args[i] = call(guards.args, a)
 			}
-		case guardIndex:
+		case guardIndex, guardPath, guardPaths:
 			if i == 0 && !smallIndex(a) {
-				f.Args[i] = pipe(a, guardIndex)
+				f.Args[i] = pipe(a, guards.args)
 			}
 		default:
 			f.Args[i] = pipeUnlessPlain(a, guards.args)

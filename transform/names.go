@@ -10,10 +10,14 @@ const (
 	guardWalk    = "__walk"    // input may be walked through: bounded nodes, depth
 	guardSpend   = "__spend"   // ... and what is made from it is of its size
 	guardShallow = "__shallow" // the size of the value itself is spent
-	guardIndex   = "__index"   // a number must be a sane index, a list a sane path
+	guardIndex   = "__index"   // a number must be a sane index
+	guardPath    = "__path"    // a list must be a sane path
+	guardPaths   = "__paths"   // a list must be of sane paths
 	guardNumeral = "__numeral" // text may become a number, or be a format for time
 	guardProduct = "__product" // work goes with the product of input and argument
 	guardRegexp  = "__regexp"  // argument is a pattern that is run over the input
+	guardSearch  = "__search"  // argument is looked for in the input
+	guardSplit   = "__split"   // argument is what the input is split at
 	guardPair    = "__pair"    // two operands as a list; work goes with their product
 	guardTimes   = "__times"   // two operands of "*" as a list
 	guardTurn    = "__turn"    // rows are about to become columns
@@ -21,7 +25,7 @@ const (
 
 // guarding says what guards a function gets: one for its input, one for each
 // of its arguments. A guard for an argument that takes part in the work
-// together with the input (product, regexp) is called, others are piped into.
+// together with the input (product, regexp, search, split) is called, others are piped into.
 type guarding struct{ input, args string }
 
 // guarded lists the functions of gojq that need it. What is absent takes time
@@ -35,21 +39,21 @@ var guarded = map[string]guarding{
 	"combinations":   {guardWalk, ""},
 	"contains":       {"", guardProduct},
 	"del":            {guardWalk, ""},
-	"delpaths":       {guardWalk, guardIndex},
+	"delpaths":       {guardWalk, guardPaths},
 	"explode":        {guardSpend, ""},
 	"flatten":        {guardSpend, ""},
 	"format":         {guardSpend, ""},
 	"from_entries":   {guardSpend, ""},
 	"fromjson":       {guardSpend, ""},
-	"fromstream":     {"", guardIndex},
-	"getpath":        {"", guardIndex},
+	"fromstream":     {"", guardPaths},
+	"getpath":        {"", guardPath},
 	"group_by":       {guardSpend, guardWalk},
 	"gsub":           {guardSpend, guardRegexp},
 	"implode":        {guardSpend, ""},
 	"IN":             {guardWalk, guardWalk},
 	"INDEX":          {guardWalk, guardSpend},
-	"index":          {"", guardProduct},
-	"indices":        {"", guardProduct},
+	"index":          {"", guardSearch},
+	"indices":        {"", guardSearch},
 	"inside":         {"", guardProduct},
 	"join":           {"", guardProduct},
 	"JOIN":           {guardWalk, guardWalk},
@@ -62,9 +66,9 @@ var guarded = map[string]guarding{
 	"min_by":         {guardWalk, guardWalk},
 	"nth":            {"", guardIndex},
 	"reverse":        {guardShallow, ""},
-	"rindex":         {"", guardProduct},
+	"rindex":         {"", guardSearch},
 	"scan":           {"", guardRegexp},
-	"setpath":        {"", guardIndex},
+	"setpath":        {"", guardPath},
 	"sort":           {guardSpend, ""},
 	"sort_by":        {guardSpend, guardWalk},
 	"split":          {guardSpend, guardRegexp},

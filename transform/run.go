@@ -26,6 +26,9 @@ type run struct {
 	limit  time.Duration
 	// again says that the first attempt ran out of time, or is not wanted.
 	again bool
+	// secret says that a rule with a parameter from a Secret has run: what the objects
+	// hold from now on is not told.
+	secret bool
 	// trace, when not nil, is told of every step.
 	trace func(step)
 
@@ -84,7 +87,7 @@ func (r *run) all(ctx context.Context, o Object) (Result, error) {
 }
 
 func (r *run) attempt(ctx context.Context, limit time.Duration, o Object) error {
-	r.outputs, r.bytes, r.applied, r.failures = nil, 0, nil, nil
+	r.outputs, r.bytes, r.applied, r.failures, r.secret = nil, 0, nil, nil, false
 	if len(o.Body) > r.set.limits.Bytes {
 		return (&Error{Reason: TooLarge, Message: fmt.Sprintf("the object is longer than %d bytes", r.set.limits.Bytes)}).classify()
 	}
@@ -145,6 +148,7 @@ func (r *run) from(place int, it *item) error {
 		return r.onward(place+1, it)
 	}
 	r.applied = append(r.applied, rule.ID())
+	r.secret = r.secret || rule.secret
 	if r.trace != nil {
 		after := make([][]byte, len(outs))
 		for i := range outs {
@@ -222,7 +226,7 @@ func (r *run) parentErr() error {
 }
 
 func (r *run) failure(rule *compiled, err error) error {
-	e := describe(rule.ID(), rule.secret || r.kind == secrets, err)
+	e := describe(rule.ID(), r.secret || rule.secret || r.kind == secrets, err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		e = &Error{Rule: rule.ID(), Reason: TimedOut, Message: "did not end in time"}
 	}

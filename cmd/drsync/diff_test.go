@@ -91,7 +91,7 @@ func TestDiffCommandLine(t *testing.T) {
 		"NoReplication": {[]string{"-f", rules}, app.ExitUsage, "--replication is missing"},
 		"TwoMoments":    {[]string{"-f", rules, "--replication=a/b", "--at=1h", "--position=a/1"}, app.ExitUsage, "--at and --position"},
 		"FilesPast":     {[]string{"-f", rules, "--objects", objects, "--at=1h"}, app.ExitUsage, "files have no past"},
-		"NewBroken":     {[]string{"-f", file(t, "bad.yaml", "rules: [{name: a, jq: '.x ='}]"), "--objects", objects}, exitNo, "the rules do not compile: 1 problems"},
+		"NewBroken":     {[]string{"-f", file(t, "bad.yaml", "rules: [{name: a, jq: '.x ='}]"), "--objects", objects}, exitNo, "the rules do not compile: 1 problem"},
 		"OldBroken":     {[]string{"-f", rules, "-r", file(t, "bad.yaml", "rules: [{name: a, jq: '.x ='}]"), "--objects", objects}, exitNo, "the present rules: the rules do not compile"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -88,6 +88,9 @@ func (c *cli) explain(ctx context.Context, o explainOptions) error {
 	if err != nil {
 		return app.Usage(err)
 	}
+	if len(book.documents)+len(book.builtIn) == 0 {
+		return app.Usage(errors.New("there are no rules: give --rules, --configmap, --replication or --standby"))
+	}
 	set, err := book.compile(o.rules.stage)
 	if err != nil {
 		return c.problems(err)

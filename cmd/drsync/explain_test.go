@@ -55,8 +55,10 @@ func TestExplain(t *testing.T) {
 			ended{app.ExitOK, "apps/deployments shop/web: changed\n  file RULES, rule \"password\":\n    + .data: {\"password\":\"(masked)\"}\n    + .metadata.annotations: {\"p\":\"(masked)\"}\n", ""},
 		},
 		"NoParam": {deployment, withParam, nil, ended{exitNo, "", "file RULES, rule \"password\", line 4, column 7: param \"password\": secret standby, key password: not found: create it, or give its manifest with --rules\n" +
-			"    .data.password = ($params.password | @base64) | .metadata.annotations.p = $params.password\n    ^\ndrsync: the rules do not compile: 1 problems\n"}},
+			"    .data.password = ($params.password | @base64) | .metadata.annotations.p = $params.password\n    ^\ndrsync: the rules do not compile: 1 problem\n"}},
 		"ConfigMapAndModule": {deployment, inConfigMap, nil, ended{app.ExitOK, "apps/deployments shop/web: changed\n  configmap dr/rules, key one.yaml, rule \"up\":\n    ~ .spec.replicas: 3 -> 4\n", ""}},
+		"NoLabel":            {deployment, strings.Replace(inConfigMap, "dr-syncer.io/transform", "other", 1), nil, ended{app.ExitOK, "apps/deployments shop/web: changed\n  configmap dr/rules, key one.yaml, rule \"up\":\n    ~ .spec.replicas: 3 -> 4\n", ""}},
+		"NoRules":            {deployment, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: v}\n", nil, ended{app.ExitUsage, "", "drsync: there are no rules: give --rules, --configmap, --replication or --standby\n"}},
 		"Kind":               {deployment, scaleRule, []string{"--kind=secrets", "--matched"}, ended{app.ExitOK, "secrets shop/web: unchanged\n  file RULES, rule \"other\": changes nothing\n", ""}},
 		"Source":             {deployment, "rules: [{name: here, stage: source, jq: '.s = $source.site'}, {name: there, jq: .d = 1}]", []string{"--stage=source", "--site=nyc"}, ended{app.ExitOK, "apps/deployments shop/web: changed\n  file RULES, rule \"here\":\n    + .s: \"nyc\"\n", ""}},
 	} {
@@ -123,7 +125,7 @@ data:
 
 func TestShow(t *testing.T) {
 	lib := readLibrary()
-	if len(lib.parts()) < 12 || len(lib.public()) < 20 {
+	if len(lib.parts()) < 13 || len(lib.public()) < 20 {
 		t.Fatalf("parts %v, %d functions", lib.parts(), len(lib.public()))
 	}
 	// Whatever is shown must be jq that stands by itself.
@@ -143,6 +145,7 @@ func TestShow(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"workloads": "def _workloads:", "daemonSets": "# For apps/DaemonSet\n", "standby": "def sleep($parts):", "images": "def image($map):",
+		"certificates": "# For cert-manager.io/Certificate\n",
 	} {
 		if got := drsync(t, "", "transform", "show", name); !strings.Contains(got.out, want) {
 			t.Errorf("%s is shown without %q:\n%s", name, want, got.out)

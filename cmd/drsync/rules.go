@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -152,11 +153,28 @@ func (b *ruleBook) addFile(path, text string) error {
 	return nil
 }
 
+// ruleDocument is what a document of rules holds.
+var ruleDocument = regexp.MustCompile(`(?m)^"?rules"?\s*:`)
+
+// holdsRules tells a ConfigMap with rules from one with values for params: by the
+// label, or, as names in spec.transforms need none, by what is in it.
+func holdsRules(v kube.Values) bool {
+	if v.Labels[v1alpha1.LabelTransform] == "true" {
+		return true
+	}
+	for key, text := range v.Data {
+		if strings.HasSuffix(key, ".jq") || ruleDocument.MatchString(text) {
+			return true
+		}
+	}
+	return false
+}
+
 // addValues takes a ConfigMap in: its keys as rules if they are, or if asRules.
 func (b *ruleBook) addValues(v kube.Values, asRules bool) {
 	name := v.Namespace + "/" + v.Name
 	b.values["configmap "+name] = v.Data
-	if !asRules && v.Labels[v1alpha1.LabelTransform] != "true" {
+	if !asRules && !holdsRules(v) {
 		return
 	}
 	var documents []transform.Document
@@ -363,6 +381,9 @@ func (c *cli) problems(err error) error {
 	}
 	if _, err := c.err.Write(p.out.Bytes()); err != nil {
 		return fmt.Errorf("write problems: %w", err)
+	}
+	if len(problems) == 1 {
+		return c.no("the rules do not compile: 1 problem")
 	}
 	return c.no("the rules do not compile: %d problems", len(problems))
 }

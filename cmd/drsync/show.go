@@ -153,7 +153,7 @@ var (
 	defined     = regexp.MustCompile(`^def (\w+)`)
 	called      = regexp.MustCompile(`(?:^|[^\w.$"/-])(_?[a-z]\w*)`) // not fields, variables and texts
 	standbyFrom = regexp.MustCompile(`(?m)^# -+ standby$`)
-	kindOfPart  = regexp.MustCompile(`"([\w.]*/\w+)": "(\w+)"`)
+	kindOfPart  = regexp.MustCompile(`"([\w.-]*/\w+)": "(\w+)"`)
 	wordBegin   = regexp.MustCompile(`([a-z])([A-Z])`)
 )
 

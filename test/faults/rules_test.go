@@ -121,7 +121,7 @@ func onlyChanged(t *testing.T, w *world.World) {
 		return get(t, w, ".data.revision", "configmap", "app-1", "-n", "changed") == "7" && get(t, w, ".data.stamp", "configmap", "app-1", "-n", "changed") == "two"
 	})
 	rules(t, w, "stamps", document(`"two"`))
-	rulesReady(t, w, "changed", "True", "1 rules")
+	rulesReady(t, w, "changed", "True", "1 rule of")
 	w.Applier.Kill()
 	if err := w.Applier.Start(t.Context()); err != nil {
 		t.Fatal(err)
