@@ -71,6 +71,10 @@ rsync: prerequisites ## Fetch an rsync that is new enough for the mover, unless 
 bench: kube rsync build ## Measure the figures of merit; writes test/bench/results.json
 	@go run ./test/bench $(if $(ONLY),-only $(ONLY))
 
+.PHONY: soak
+soak: kube rsync build ## Run the tests of volumes with much data and many repetitions (about 10 minutes)
+	@DRS_SOAK=1 go run ./test/run ./transfer/rsync ./test/volumes
+
 .PHONY: fuzz
 fuzz: prerequisites ## Run each fuzz target for FUZZTIME (10s)
 	@tools/fuzz.sh $(FUZZTIME)

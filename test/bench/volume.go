@@ -98,8 +98,8 @@ func (v *volumes) start(to, carrier string) (*world.Movers, error) {
 	return m, m.Source.Launch()
 }
 
-// move copies once.
-func (v *volumes) move(to, carrier string) (moved, error) {
+// move copies once. It ends with ctx, the movers too.
+func (v *volumes) move(ctx context.Context, to, carrier string) (moved, error) {
 	m, err := v.start(to, carrier)
 	if err != nil {
 		return moved{}, err
@@ -114,6 +114,9 @@ func (v *volumes) move(to, carrier string) (moved, error) {
 	for m.Destination.Alive() && time.Since(begun) < moveTimeout {
 		out.memory = max(out.memory, familyMemory(m.Destination.PID()), familyMemory(m.Source.PID()))
 		_ = m.Destination.Wait(100 * time.Millisecond) // looked at again below
+		if err := ctx.Err(); err != nil {
+			return moved{}, err
+		}
 	}
 	out.took = time.Since(begun)
 	if err := m.Destination.Wait(time.Second); err != nil {
@@ -215,7 +218,7 @@ func benchVolumeFile(ctx context.Context, dir string) (_ []Figure, err error) {
 			if err := os.RemoveAll(to); err != nil {
 				return nil, err
 			}
-			m, err := v.move(to, c.carrier)
+			m, err := v.move(ctx, to, c.carrier)
 			if err != nil {
 				return nil, err
 			}
@@ -225,7 +228,7 @@ func benchVolumeFile(ctx context.Context, dir string) (_ []Figure, err error) {
 		figures = append(figures, atLeast("volume-file-"+c.carrier, median(ratios), c.bar, "ratio",
 			fmt.Sprintf("plain local rsync of 2 GiB: %.1f s; movers %.1f s, storing included", median(plain), median(product))))
 	}
-	edited, err := v.edit(big, to)
+	edited, err := v.edit(ctx, big, to)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +237,7 @@ func benchVolumeFile(ctx context.Context, dir string) (_ []Figure, err error) {
 }
 
 // edit changes 64 places of the file and copies again.
-func (v *volumes) edit(big, to string) ([]Figure, error) {
+func (v *volumes) edit(ctx context.Context, big, to string) ([]Figure, error) {
 	f, err := os.OpenFile(big, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
@@ -251,7 +254,7 @@ func (v *volumes) edit(big, to string) ([]Figure, error) {
 	if err := f.Close(); err != nil {
 		return nil, err
 	}
-	m, err := v.move(to, "direct")
+	m, err := v.move(ctx, to, "direct")
 	if err != nil {
 		return nil, err
 	}
@@ -284,14 +287,16 @@ func (v *volumes) killed(ctx context.Context, to string) (Figure, error) {
 			if info, statErr := os.Stat(filepath.Join(to, "big")); statErr == nil {
 				arrived = info.Size()
 			}
-			err = pause(ctx, 5*time.Millisecond)
+			if err = pause(ctx, 5*time.Millisecond); err == nil && !m.Destination.Alive() {
+				err = errors.Join(fmt.Errorf("the mover ended after %d bytes", arrived), m.Destination.Wait(time.Second))
+			}
 		}
 		m.Destination.Kill()
 		m.Source.Kill()
 		if err != nil {
 			return Figure{}, err
 		}
-		again, err := v.move(to, "relay")
+		again, err := v.move(ctx, to, "relay")
 		if err != nil {
 			return Figure{}, err
 		}
@@ -319,7 +324,7 @@ func benchVolumeSmall(ctx context.Context, dir string) ([]Figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		m, err := v.move(to, carrier)
+		m, err := v.move(ctx, to, carrier)
 		if err != nil {
 			return nil, err
 		}
@@ -343,7 +348,7 @@ func benchVolumeIdle(ctx context.Context, dir string) ([]Figure, error) {
 		return nil, err
 	}
 	to := filepath.Join(dir, "to")
-	if _, err := v.move(to, "direct"); err != nil {
+	if _, err := v.move(ctx, to, "direct"); err != nil {
 		return nil, err
 	}
 	var ratios, plain, wire, memory []float64
@@ -352,7 +357,7 @@ func benchVolumeIdle(ctx context.Context, dir string) ([]Figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		m, err := v.move(to, "direct")
+		m, err := v.move(ctx, to, "direct")
 		if err != nil {
 			return nil, err
 		}

@@ -61,6 +61,14 @@ func run(m *testing.M) int {
 
 const patience = 3 * time.Minute
 
+// sized is the amount that a test works with: the second one in `make soak`.
+func sized(always, soak int) int {
+	if os.Getenv("DRS_SOAK") != "" {
+		return soak
+	}
+	return always
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

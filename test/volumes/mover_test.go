@@ -78,17 +78,19 @@ func TestMoverKilled(t *testing.T) {
 			return nil
 		},
 	}
-	const size = 150 << 20
+	size, limit := sized(64, 150)<<20, sized(30, 60)<<20
 	eachCarrier(t, func(t *testing.T, with func(rsync.Settings) *world.Movers) {
 		for name, kill := range victims {
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				m := with(rsync.Settings{Delete: true, Verify: rsync.VerifyNone})
-				m.Limit = 60 << 20 // so that there is a middle
+				m.Limit = int64(limit) // so that there is a middle
 				must(t, m.Prepare(fmt.Sprintf("127.0.0.1:%d", freePort(t))))
 				plant(t, m.From, size, 500)
 				must(t, m.Source.Launch())
 				must(t, m.Destination.Launch())
-				at := rand.Int64N(size * 2 / 3)
+				// Late enough that to begin anew would show, even with little to copy.
+				at := int64(size/2 + rand.IntN(size/6))
 				eventually(t, "so much to arrive", func() bool {
 					info, err := os.Stat(filepath.Join(m.To, "big"))
 					return err == nil && info.Size() > at
@@ -98,8 +100,9 @@ func TestMoverKilled(t *testing.T) {
 				s := finished(t, m)
 				same(t, m.From, m.To)
 				if name == "Destination" || name == "Both" { // what the new process has received is what came after
-					if bound := size - at + 64<<20 + 10<<20; s.Received > bound {
-						t.Errorf("%d bytes came after %d had arrived, of %d", s.Received, at, int64(size))
+					const slack = 16 << 20 // the small files, and the checksums of what is there
+					if bound := int64(size) - at + slack; s.Received > bound {
+						t.Errorf("%d bytes came after %d had arrived, of %d", s.Received, at, size)
 					}
 				}
 			})
@@ -115,14 +118,14 @@ func TestNATSRestart(t *testing.T) {
 		t.Fatalf("%v is no TCP address", nats.Addr())
 	}
 	m := movers(t, rsync.Settings{Verify: rsync.VerifyFull}, nats)
-	m.Limit = 40 << 20
+	m.Limit = int64(sized(20, 40) << 20)
 	must(t, m.Prepare(""))
-	plant(t, m.From, 100<<20, 10)
+	plant(t, m.From, sized(50, 100)<<20, 10)
 	must(t, m.Source.Launch())
 	must(t, m.Destination.Launch())
 	eventually(t, "a part to arrive", func() bool {
 		info, err := os.Stat(filepath.Join(m.To, "big"))
-		return err == nil && info.Size() > 20<<20
+		return err == nil && info.Size() > int64(sized(10, 20)<<20)
 	})
 	nats.Shutdown()
 	nats.WaitForShutdown()
@@ -136,12 +139,14 @@ func TestNATSRestart(t *testing.T) {
 // TestLimit has a copy be slow, and then not: the limit is obeyed, and lifted while it runs.
 func TestLimit(t *testing.T) {
 	eachCarrier(t, func(t *testing.T, with func(rsync.Settings) *world.Movers) {
-		const limit = 4 << 20
+		t.Parallel()
+		limit := int64(sized(2, 4) << 20)
 		m := with(rsync.Settings{Verify: rsync.VerifyNone})
 		m.Limit = limit
 		must(t, m.Prepare(fmt.Sprintf("127.0.0.1:%d", freePort(t))))
-		plant(t, m.From, 300<<20, 1) // over a minute at that rate
+		plant(t, m.From, sized(140, 300)<<20, 1) // over a minute at that rate
 		must(t, m.Source.Launch())
+		launched := time.Now()
 		must(t, m.Destination.Launch())
 		arrived := func() int64 {
 			s, err := m.Status(stream.Destination)
@@ -150,11 +155,11 @@ func TestLimit(t *testing.T) {
 			}
 			return s.Received
 		}
-		eventually(t, "it to begin", func() bool { return arrived() > 2*limit })
-		begun, before := time.Now(), arrived()
-		eventually(t, "five seconds of it", func() bool { return arrived() > before+5*limit })
-		if rate := float64(arrived()-before) / time.Since(begun).Seconds(); rate < limit*0.7 || rate > limit*1.35 {
-			t.Errorf("the rate was %.0f, the limit is %d", rate, limit) // the status is a second old at most
+		// What the status tells has arrived by now, whatever its age: the upper bound is
+		// sharp. How slow a busy machine makes it is not known.
+		eventually(t, "five seconds of it", func() bool { return arrived() > 5*limit })
+		if rate := float64(arrived()) / time.Since(launched).Seconds(); rate < float64(limit)/10 || rate > float64(limit)*1.1 {
+			t.Errorf("the rate was %.0f, the limit is %d", rate, limit)
 		}
 		must(t, m.SetLimit(0))
 		lifted := time.Now()

@@ -39,9 +39,9 @@ func TestFidelity(t *testing.T) {
 
 // TestChangesFollow has trees change at random, and copies again.
 func TestChangesFollow(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range sized(1, 3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			r := rand.New(rand.NewPCG(seed, 5))
+			r := rand.New(rand.NewPCG(uint64(seed), 5))
 			p := testPair(t, Settings{Delete: true, DeletePercent: 100, Verify: VerifyNone})
 			randomTree(t, r, p.source, 60, 80_000)
 			for range 4 {
@@ -211,7 +211,7 @@ func TestVerificationFindsAFlippedBit(t *testing.T) {
 func TestBlock(t *testing.T) {
 	p := testPair(t, Settings{Block: true, Verify: VerifyFull})
 	r := rand.New(rand.NewPCG(3, 3))
-	content := noise(r, 64<<20)
+	content := noise(r, sized(24, 64)<<20)
 	must(t, os.WriteFile(p.Server.Root, content, 0o600))
 	must(t, os.WriteFile(p.Root, make([]byte, len(content)), 0o600))
 	same := func() {
@@ -226,7 +226,7 @@ func TestBlock(t *testing.T) {
 	same()
 	f, err := os.OpenFile(p.Server.Root, os.O_WRONLY, 0)
 	must(t, err)
-	_, err = f.WriteAt(noise(r, 1<<20), 20<<20)
+	_, err = f.WriteAt(noise(r, 1<<20), 10<<20)
 	must(t, errors.Join(err, f.Close()))
 	p.wire()
 	same()
@@ -278,7 +278,7 @@ func TestOldRsyncIsRefused(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	p := testPair(t, Settings{})
-	must(t, os.WriteFile(filepath.Join(p.source, "big"), noise(rand.New(rand.NewPCG(4, 4)), 64<<20), 0o644))
+	must(t, os.WriteFile(filepath.Join(p.source, "big"), noise(rand.New(rand.NewPCG(4, 4)), 32<<20), 0o644))
 	ctx, cancel := context.WithCancel(t.Context())
 	open := p.Open
 	p.Open = func(ctx context.Context) (Stream, error) {

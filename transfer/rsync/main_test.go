@@ -22,7 +22,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-const patience = 2 * time.Minute
+const patience = 3 * time.Minute
+
+// sized is the amount that a test works with: the second one in `make soak`.
+func sized(always, soak int) int {
+	if os.Getenv("DRS_SOAK") != "" {
+		return soak
+	}
+	return always
+}
 
 // aLongTimeAgo is a deadline that has passed.
 var aLongTimeAgo = time.Unix(1, 0)

@@ -133,6 +133,9 @@ var oddNames = []string{
 	".hidden", "'quote\"", "$(touch x)", "`id`", "a;b|c&d", "%s%n", strings.Repeat("n", 255), "ünï", ":colon", "peer:x", "lost+found2", "\\#012",
 }
 
+// oddHoles is the size of the file with holes.
+func oddHoles() int64 { return int64(sized(16, 64) << 20) }
+
 // oddTree makes the fidelity matrix in a directory.
 func oddTree(t testing.TB, root string) {
 	t.Helper()
@@ -174,10 +177,10 @@ func oddTree(t testing.TB, root string) {
 	must(t, unix.Mkfifo(filepath.Join(root, "special/fifo"), 0o640))
 
 	sparse := write("sparse/holes", nil, 0o644)
-	must(t, os.Truncate(sparse, 64<<20))
+	must(t, os.Truncate(sparse, oddHoles()))
 	f, err := os.OpenFile(sparse, os.O_WRONLY, 0)
 	must(t, err)
-	_, err = f.WriteAt(bytes.Repeat([]byte("data"), 2048), 31<<20)
+	_, err = f.WriteAt(bytes.Repeat([]byte("data"), 2048), oddHoles()/2-1<<20)
 	must(t, errors.Join(err, f.Close()))
 	must(t, os.Truncate(write("sparse/empty-but-long", nil, 0o644), 8<<20))
 	write("empty", nil, 0o644)
