@@ -70,7 +70,7 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 
 	app.RegisterConnection(fs, &o.nats, "; the log is embedded here if not given", "NATS's default if not given")
 	fs.DurationVar(&o.deadLetters.MaxAge, "dead-letters-max-age", o.deadLetters.MaxAge, "age at which a dead letter that nobody cared for goes")
-	fs.IntVar(&o.deadLetters.Replicas, "dead-letters-replicas", o.deadLetters.Replicas, "servers of a NATS cluster that hold each dead letter: 1, 3 or 5")
+	fs.IntVar(&o.deadLetters.Replicas, "dead-letters-replicas", o.deadLetters.Replicas, "servers of a NATS cluster that hold each dead letter: 1, 3 or 5; 0 is 3 if the cluster has as many when the stream is made, else 1")
 
 	app.RegisterRetention(fs, &o.retention)
 	app.RegisterStore(fs, &o.server)

@@ -65,7 +65,7 @@ func (o *options) validateLog(set func(flag string) bool) error {
 		if err := o.retention.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("keeping history: %w", err))
 		}
-		if o.streams.Replicas != 1 {
+		if o.streams.Replicas > 1 {
 			errs = append(errs, errors.New("--history-replicas is for a NATS cluster: an embedded log is one server"))
 		}
 	default:

@@ -33,7 +33,7 @@ func RegisterConnection(fs *pflag.FlagSet, c *natslog.ConnectConfig, noURL, noIn
 func RegisterStreams(fs *pflag.FlagSet, o *natslog.StreamOptions) {
 	fs.Int64Var(&o.MaxBytes, "history-max-bytes", o.MaxBytes, "size of the history at which its oldest events go")
 	fs.DurationVar(&o.MaxAge, "history-max-age", o.MaxAge, "age at which events of the history go whatever needs them; 0 leaves it to the applier's --history-window")
-	fs.IntVar(&o.Replicas, "history-replicas", o.Replicas, "servers of a NATS cluster that hold each event: 1, 3 or 5")
+	fs.IntVar(&o.Replicas, "history-replicas", o.Replicas, "servers of a NATS cluster that hold each event: 1, 3 or 5; 0 is 3 if the cluster has as many when the stream is made, else 1")
 	fs.Int64Var(&o.CurrentMaxBytes, "current-max-bytes", o.CurrentMaxBytes, "size of the current state (the last event of each object) beyond which it is read from the history; it should hold all of it")
 	fs.Int64Var(&o.ClaimsMaxBytes, "large-max-bytes", o.ClaimsMaxBytes, "size of the store of objects too large for one message; when it is full they wait for room and the others go on")
 }

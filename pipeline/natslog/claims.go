@@ -75,7 +75,8 @@ func (c claim) cut(body []byte, n int) []byte {
 
 // putClaims stores the bodies that are too large for one message, durably, and
 // replaces them with claim checks. What keeps some of them from being stored keeps nothing else out of
-// the log: it is a BlockedError.
+// the log: it is a BlockedError. A link carries records only, so a log that is linked takes no such body:
+// it would be there and not in the copy.
 func (c *Conn) putClaims(ctx context.Context, s site, msgs []*nats.Msg) error {
 	limit := int(c.nc.MaxPayload()) - payloadMargin
 	blocked := &pipeline.BlockedError{}
@@ -85,6 +86,10 @@ func (c *Conn) putClaims(ctx context.Context, s site, msgs []*nats.Msg) error {
 		}
 		if headerSize(msg.Header) > limit || limit <= 0 {
 			return fmt.Errorf("message on %q has %d bytes of headers, the server takes %d: %w", msg.Subject, headerSize(msg.Header), limit, pipeline.ErrTooLarge)
+		}
+		if c.linkerOf(s) != nil {
+			return fmt.Errorf("message on %q has %d bytes, one that crosses the link to the destination has %d at most: %w",
+				msg.Subject, headerSize(msg.Header)+len(msg.Data), limit, pipeline.ErrTooLarge)
 		}
 		cl := claim{digest: sha256.Sum256(msg.Data), size: len(msg.Data), pieces: (len(msg.Data) + limit - 1) / limit}
 		err := blocked.Err

@@ -21,13 +21,13 @@ type DeadLetterOptions struct {
 	MaxBytes int64
 	// MaxAge is when a dead letter that nobody cared for is dropped.
 	MaxAge time.Duration
-	// Replicas is the number of servers that hold them: 1, 3 or 5.
+	// Replicas is the number of servers that hold them: 1, 3 or 5, or 0 as for StreamOptions.
 	Replicas int
 }
 
 // DefaultDeadLetterOptions leave room for some hundred thousand dead letters.
 func DefaultDeadLetterOptions() DeadLetterOptions {
-	return DeadLetterOptions{MaxBytes: 256 << 20, MaxAge: 90 * 24 * time.Hour, Replicas: 1}
+	return DeadLetterOptions{MaxBytes: 256 << 20, MaxAge: 90 * 24 * time.Hour}
 }
 
 // DeadLetters keeps the parked events of one destination, one message per owner
@@ -133,7 +133,7 @@ func (d *DeadLetters) List(ctx context.Context, owner string) iter.Seq2[pipeline
 func (d *DeadLetters) list(ctx context.Context, filter string, yield func(pipeline.DeadLetter, error) bool) error {
 	open := func(start uint64) opener {
 		return func(ctx context.Context) (jetstream.Consumer, func(), error) {
-			return (&local{conn: d.conn}).temporary(ctx, d.stream, jetstream.ConsumerConfig{
+			return (&local{conn: d.conn}).atLeader(ctx, d.stream, jetstream.ConsumerConfig{
 				DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: start, FilterSubject: filter,
 			})
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
+	"github.com/dr-syncer/dr-syncer/pipeline/pipelinetest"
 )
 
 // linked is the two ends of a link: the collector's server and the applier's.
@@ -136,4 +137,24 @@ func TestLinkCopies(t *testing.T) {
 			t.Logf("one record after %s", time.Since(start))
 		}
 	}
+}
+
+// TestLinkTakesNoLargerBodies appends a body that would not cross: it is refused
+// for good, and nothing else is.
+func TestLinkTakesNoLargerBodies(t *testing.T) {
+	l := newLinked(t, "a")
+	w := testWriter(t, l.writing, "a")
+	big := pipelinetest.PutBody(pipelinetest.ConfigMap("a", "big"), 2, incompressible(9<<20))
+	_, err := w.Append(t.Context(), []pipeline.Event{put("a", "small", 1), big})
+	if !errors.Is(err, pipeline.ErrTooLarge) || !strings.Contains(err.Error(), "link") {
+		t.Fatalf("append: %v", err)
+	}
+	last := mustAppend(t, w, put("a", "small", 1), pipelinetest.PutBody(pipelinetest.ConfigMap("a", "fits"), 3, incompressible(7<<20)))
+	if last.Seq != 2 {
+		t.Errorf("the others end at %s", last)
+	}
+	l.copied(t, last)
+	sameCurrent(t, l)
+	// The log of another site beside it is not linked.
+	mustAppend(t, testWriter(t, l.writing, "b"), pipelinetest.PutBody(pipelinetest.ConfigMap("b", "big"), 1, incompressible(9<<20)))
 }

@@ -43,12 +43,13 @@ func (l *local) histories(ctx context.Context, s site) (siteState, error) {
 		if l.conn.server == nil {
 			opts = append(opts, jetstream.WithStreamListSubject(s.all())) // all the others are not ours
 		}
-		lister := l.conn.js.ListStreams(ctx, opts...) // copies have no subjects
+		lister, listed := l.conn.js.ListStreams(ctx, opts...), map[string]bool{} // copies have no subjects
 		for info := range lister.Info() {
 			epoch, ok := s.epochOf(info.Config.Name)
 			if !ok {
 				continue
 			}
+			listed[info.Config.Name] = true
 			st.Histories = append(st.Histories, historyState{
 				Epoch: epoch, Stream: info.Config.Name,
 				Open:  slices.Contains(info.Config.Subjects, s.objects()),
@@ -61,7 +62,14 @@ func (l *local) histories(ctx context.Context, s site) (siteState, error) {
 				After: parsePosition(info.Config.Metadata[metaAfter]),
 			})
 		}
-		return lister.Err()
+		if err := lister.Err(); err != nil || !l.conn.clustered() {
+			return err
+		}
+		missing, err := l.conn.unled(ctx, s, listed)
+		if err == nil && missing != "" {
+			err = fmt.Errorf("%w: nobody leads stream %q now", ErrUnreachable, missing)
+		}
+		return err
 	})
 	if err != nil {
 		return st, fmt.Errorf("list the streams of site %q: %w", s.name, err)
@@ -90,7 +98,7 @@ func (l *local) currentState(ctx context.Context, s site, st *siteState) error {
 			}
 		}
 		// By subject, not by sequence: at any sequence a newer message may take its place.
-		last, err := stream.GetLastMsgForSubject(ctx, s.currentAll())
+		last, err := led(stream).GetLastMsgForSubject(ctx, s.currentAll())
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
 		}
@@ -311,9 +319,16 @@ func (l *local) ensure(ctx context.Context, want jetstream.StreamConfig) error {
 }
 
 func (l *local) create(ctx context.Context, cfg jetstream.StreamConfig) error {
-	err := l.conn.do(ctx, func(ctx context.Context) error {
-		_, err := l.conn.js.CreateStream(ctx, cfg)
-		return err
+	derived := len(cfg.Subjects) == 0 && cfg.Mirror == nil // see StreamOptions.current
+	err := l.conn.replicate(cfg.Name, cfg.Replicas, func(replicas int) error {
+		cfg.Replicas, cfg.PersistMode = replicas, jetstream.DefaultPersistMode
+		if derived && replicas == 1 {
+			cfg.PersistMode = jetstream.AsyncPersistMode
+		}
+		return l.conn.do(ctx, func(ctx context.Context) error {
+			_, err := l.conn.js.CreateStream(ctx, cfg)
+			return err
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("create stream %q: %w", cfg.Name, err)
@@ -360,7 +375,7 @@ func (l *local) appendOf(ctx context.Context, s site, at pipeline.Position) (nam
 		if err != nil {
 			return err
 		}
-		msg, err := stream.GetMsg(ctx, at.Seq)
+		msg, err := led(stream).GetMsg(ctx, at.Seq)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
 		}

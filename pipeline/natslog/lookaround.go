@@ -52,7 +52,7 @@ func (s *subscription) stalled(ctx context.Context, st siteState) error {
 	err := s.h.conn.do(ctx, func(ctx context.Context) error {
 		stream, err := s.h.conn.js.Stream(ctx, ours.Stream)
 		if err == nil {
-			_, err = stream.GetMsg(ctx, s.next)
+			_, err = led(stream).GetMsg(ctx, s.next)
 		}
 		return err
 	})

@@ -113,7 +113,7 @@ func harness(c *Conn) pipelinetest.Harness {
 		Trim:    func(t testing.TB, site string, before uint64) { trim(t, c, site, before) },
 		Archive: func(_ testing.TB, site string) pipeline.Archive { return c.Archive(site) },
 		Snapshots: func(_ testing.TB, site string) pipeline.Snapshots {
-			return c.Snapshots(site, SnapshotOptions{MaxBytes: 64 << 20, Replicas: 1})
+			return c.Snapshots(site, SnapshotOptions{MaxBytes: 64 << 20})
 		},
 		PublishRaw: func(t testing.TB, _ string, m pipeline.Message) {
 			t.Helper()

@@ -74,7 +74,14 @@ func (c *Conn) request(ctx context.Context, msg *nats.Msg) (pubAck, error) {
 	var ack pubAck
 	ctx, explain, stop := c.waits.watch(ctx, msg.Subject)
 	defer stop()
-	reply, err := c.nc.RequestMsgWithContext(ctx, msg)
+	send := func() (*nats.Msg, error) { return c.nc.RequestMsgWithContext(ctx, msg) }
+	var reply *nats.Msg
+	var err error
+	if msg.Header.Get(headerBatchID) == "" {
+		reply, err = c.elected(ctx, send)
+	} else {
+		reply, err = send() // whoever comes to lead has not got the batch's beginning
+	}
 	if err != nil {
 		return ack, explain(err)
 	}

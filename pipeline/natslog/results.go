@@ -20,13 +20,13 @@ type ResultOptions struct {
 	MaxBytes int64
 	// MaxAge is when a result goes that was not removed with its run.
 	MaxAge time.Duration
-	// Replicas is the number of servers that hold them: 1, 3 or 5.
+	// Replicas is the number of servers that hold them: 1, 3 or 5, or 0 as for StreamOptions.
 	Replicas int
 }
 
 // DefaultResultOptions leave room for some million results.
 func DefaultResultOptions() ResultOptions {
-	return ResultOptions{MaxBytes: 256 << 20, MaxAge: 90 * 24 * time.Hour, Replicas: 1}
+	return ResultOptions{MaxBytes: 256 << 20, MaxAge: 90 * 24 * time.Hour}
 }
 
 // maxResultsMessage is how large a message of results becomes, roughly.

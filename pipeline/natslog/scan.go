@@ -54,13 +54,20 @@ func scan(ctx context.Context, c *Conn, open func(start uint64) opener, batch in
 			return fmt.Errorf("%w: %w", errScan, err)
 		}
 		defer release()
-		return scanConsumer(ctx, consumer, batch, c.pullLimit(), until, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+		err = scanConsumer(ctx, consumer, batch, c.pullLimit(), until, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 			err := f(m, meta)
 			if err == nil {
 				next = meta.Sequence.Stream + 1
 			}
 			return err
 		})
+		if err != nil {
+			return err
+		}
+		if err := c.behind(ctx, consumer.CachedInfo(), next, until); err != nil {
+			return fmt.Errorf("%w: %w", errScan, err)
+		}
+		return nil
 	}
 	retry := backoff.NewExponentialBackOff(backoff.WithInitialInterval(scanBackoff))
 	for failures := 0; next <= until; {

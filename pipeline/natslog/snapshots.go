@@ -27,13 +27,13 @@ import (
 type SnapshotOptions struct {
 	// MaxBytes bounds all sites' snapshots together. At the limit making one fails.
 	MaxBytes int64
-	// Replicas is the number of servers that hold them: 1, 3 or 5.
+	// Replicas is the number of servers that hold them: 1, 3 or 5, or 0 as for StreamOptions.
 	Replicas int
 }
 
 // DefaultSnapshotOptions suit one embedded server beside DefaultStreamOptions.
 func DefaultSnapshotOptions() SnapshotOptions {
-	return SnapshotOptions{MaxBytes: 1 << 30, Replicas: 1}
+	return SnapshotOptions{MaxBytes: 1 << 30}
 }
 
 const (
@@ -84,13 +84,15 @@ func (s *Snapshots) made(ctx context.Context) (store jetstream.ObjectStore, err 
 	if store, err = s.bucket(ctx); err != nil || store != nil {
 		return store, err
 	}
-	err = s.conn.do(ctx, func(ctx context.Context) error {
-		store, err = s.conn.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
-			Bucket: snapshotBucket, Description: "snapshots of sites", Storage: jetstream.FileStorage,
-			MaxBytes: s.options.MaxBytes, Replicas: s.options.Replicas,
-			Metadata: map[string]string{metaFormat: formatVersion},
+	err = s.conn.replicate(snapshotStream, s.options.Replicas, func(replicas int) error {
+		return s.conn.do(ctx, func(ctx context.Context) error {
+			store, err = s.conn.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
+				Bucket: snapshotBucket, Description: "snapshots of sites", Storage: jetstream.FileStorage,
+				MaxBytes: s.options.MaxBytes, Replicas: replicas,
+				Metadata: map[string]string{metaFormat: formatVersion},
+			})
+			return err
 		})
-		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the store of snapshots: %w", err)

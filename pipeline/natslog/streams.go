@@ -28,7 +28,8 @@ type StreamOptions struct {
 	// ClaimsMaxBytes bounds the bodies that exceed the payload limit. At the
 	// limit appends that need it fail.
 	ClaimsMaxBytes int64 `json:"claimsMaxBytes"`
-	// Replicas is the number of servers that hold each stream: 1, 3 or 5.
+	// Replicas is the number of servers that hold each stream: 1, 3 or 5. With 0 it is
+	// 3 on a NATS cluster that has three servers for the stream when it is made, else 1.
 	Replicas int `json:"replicas"`
 }
 
@@ -39,7 +40,6 @@ func DefaultStreamOptions() StreamOptions {
 		MaxBytes:        4 << 30,
 		CurrentMaxBytes: 1 << 30,
 		ClaimsMaxBytes:  1 << 30,
-		Replicas:        1,
 	}
 }
 
@@ -57,8 +57,8 @@ func (o StreamOptions) Validate() error {
 	if o.MaxAge != 0 && o.MaxAge < time.Minute {
 		errs = append(errs, fmt.Errorf("age limit of the history is %s: give at least a minute, or none", o.MaxAge))
 	}
-	if o.Replicas != 1 && o.Replicas != 3 && o.Replicas != 5 {
-		errs = append(errs, fmt.Errorf("%d replicas: give 1, 3 or 5", o.Replicas))
+	if o.Replicas != 0 && o.Replicas != 1 && o.Replicas != 3 && o.Replicas != 5 {
+		errs = append(errs, fmt.Errorf("%d replicas: give 1, 3 or 5, or 0 for what the servers can give", o.Replicas))
 	}
 	return errors.Join(errs...)
 }
@@ -88,13 +88,10 @@ func (o StreamOptions) history(s site, epoch string) jetstream.StreamConfig {
 // the history as much again. It is not compressed either: the server does that
 // block by block behind the writes, and holds few blocks of it that are not
 // rewritten soon.
+//
+// See local.create for the syncing.
 func (o StreamOptions) current(s site) jetstream.StreamConfig {
-	persist := jetstream.DefaultPersistMode
-	if o.Replicas <= 1 {
-		persist = jetstream.AsyncPersistMode
-	}
 	return jetstream.StreamConfig{
-		PersistMode:       persist,
 		Name:              s.current(),
 		Description:       "current state of site " + s.name,
 		Retention:         jetstream.LimitsPolicy,

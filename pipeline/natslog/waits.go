@@ -119,6 +119,8 @@ const (
 	codeSubjectOverlap        jetstream.ErrorCode = 10065
 	codeWrongLastSeq          jetstream.ErrorCode = 10071
 	codeStoreFailed           jetstream.ErrorCode = 10077
+	codeNoPeers               jetstream.ErrorCode = 10005
+	codeNotClustered          jetstream.ErrorCode = 10074
 	codeWrongLastSeqConstant  jetstream.ErrorCode = 10164
 )
 

@@ -1,0 +1,152 @@
+package natslog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/dr-syncer/dr-syncer/telemetry"
+)
+
+// On a NATS cluster one server leads a stream: it has everything that was
+// acknowledged. The others follow a moment later, any of them may be where a
+// reader is placed, and while nobody leads a stream nobody answers for it. What
+// is here keeps both from being seen.
+
+// clustered reports whether the log may be on more than one server.
+func (c *Conn) clustered() bool { return c.server == nil && c.nc.ConnectedClusterName() != "" }
+
+// ledReplicas is how many servers hold a stream of a cluster that has as many, if
+// nothing else is said: one of them may be lost.
+const ledReplicas = 3
+
+// replicate calls create with the number of replicas that are wanted; for 0, with
+// what the servers can give.
+func (c *Conn) replicate(name string, wanted int, create func(replicas int) error) error {
+	switch {
+	case wanted > 0:
+		return create(wanted)
+	case !c.clustered():
+		return create(1)
+	}
+	err := create(ledReplicas)
+	if hasCode(err, codeNoPeers, codeNotClustered) {
+		c.log.Warn("the cluster has no three servers for a stream now: one holds it, until more are asked for",
+			slog.String(telemetry.KeyName, name), slog.Any(telemetry.KeyReason, err))
+		err = create(1)
+	}
+	return err
+}
+
+// led returns a stream whose messages are read from its leader. The client would
+// ask any server that holds it.
+func led(stream jetstream.Stream) jetstream.Stream {
+	stream.CachedInfo().Config.AllowDirect = false
+	return stream
+}
+
+// errBehind reports that the server of a reader lacked what its stream's leader has.
+var errBehind = errors.New("the reader's server lags behind")
+
+// behind returns errBehind if a reader that has ended should have gone on from
+// next: the leader of its stream has something there, up to until.
+func (c *Conn) behind(ctx context.Context, reader *jetstream.ConsumerInfo, next, until uint64) error {
+	if !c.clustered() || next > until {
+		return nil
+	}
+	filter := reader.Config.FilterSubject
+	if filter == "" {
+		filter = ">"
+	}
+	err := c.do(ctx, func(ctx context.Context) error {
+		stream, err := c.js.Stream(ctx, reader.Stream)
+		if err != nil {
+			return err
+		}
+		msg, err := led(stream).GetMsg(ctx, next, jetstream.WithGetMsgSubject(filter))
+		if err == nil && msg.Sequence <= until {
+			return errBehind
+		}
+		return err
+	})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	return err
+}
+
+// leaderTries is how often a reader is made to have one at the leader. The server
+// chooses by chance among three or five.
+const leaderTries = 12
+
+// atLeader makes a reader where everything is as of now: replaced and removed
+// messages are gone. It costs some attempts, so it is for what is read seldom.
+func (l *local) atLeader(ctx context.Context, name string, cfg jetstream.ConsumerConfig) (jetstream.Consumer, func(), error) {
+	for range leaderTries {
+		consumer, release, err := l.temporary(ctx, name, cfg)
+		if err != nil || !l.conn.clustered() {
+			return consumer, release, err
+		}
+		leader := ""
+		err = l.conn.do(ctx, func(ctx context.Context) error {
+			stream, err := l.conn.js.Stream(ctx, name)
+			if err == nil && stream.CachedInfo().Cluster != nil {
+				leader = stream.CachedInfo().Cluster.Leader
+			}
+			return err
+		})
+		if at := consumer.CachedInfo().Cluster; err == nil && (at == nil || at.Leader == leader) {
+			return consumer, release, nil
+		}
+		release()
+		if err != nil {
+			return nil, nil, fmt.Errorf("find the leader of stream %q: %w", name, err)
+		}
+	}
+	return nil, nil, fmt.Errorf("make a reader at the leader of stream %q: %w", name, errBehind)
+}
+
+// unled names a stream of the site that was not listed because nobody leads it, or
+// is empty. A list without it would say that it is gone.
+func (c *Conn) unled(ctx context.Context, s site, listed map[string]bool) (string, error) {
+	lister := c.js.StreamNames(ctx, jetstream.WithStreamListSubject(s.all()))
+	missing := ""
+	for name := range lister.Name() {
+		if _, ours := s.epochOf(name); ours && !listed[name] {
+			missing = name
+		}
+	}
+	return missing, lister.Err()
+}
+
+const (
+	electionPoll    = 50 * time.Millisecond
+	electionMaxPoll = time.Second
+)
+
+// elected repeats a request that nobody has taken, until somebody leads the stream
+// that it is for, or ctx ends. On one server nobody is to come.
+func (c *Conn) elected(ctx context.Context, request func() (*nats.Msg, error)) (reply *nats.Msg, err error) {
+	if !c.clustered() {
+		return request()
+	}
+	policy := backoff.NewExponentialBackOff(backoff.WithInitialInterval(electionPoll), backoff.WithMaxInterval(electionMaxPoll),
+		backoff.WithMaxElapsedTime(requestTimeout))
+	attempt := func() error {
+		reply, err = request()
+		if err != nil && !errors.Is(err, nats.ErrNoResponders) {
+			return backoff.Permanent(err)
+		}
+		return err
+	}
+	if waited := backoff.Retry(attempt, backoff.WithContext(policy, ctx)); waited != nil && err == nil {
+		err = waited
+	}
+	return reply, err
+}
