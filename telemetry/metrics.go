@@ -39,6 +39,12 @@ const (
 	MetricLogReconnects
 	// MetricLogGaps counts findings that the log has lost records.
 	MetricLogGaps
+	// MetricLinkConnected is 1 while the other end of a link is heard of.
+	MetricLinkConnected
+	// MetricLinkLagEvents is the number of records that are not known to be copied.
+	MetricLinkLagEvents
+	// MetricLinkLagSeconds is how long ago a copy was last known to be complete.
+	MetricLinkLagSeconds
 	// MetricPumpResults counts settled records by what became of them.
 	MetricPumpResults
 	// MetricPumpRetries counts attempts that failed and will be repeated.
@@ -123,6 +129,9 @@ var table = [metricCount]row{
 	MetricHistoryReachSeconds:     {"drsyncer_history_reach_seconds", gauge, "s", "How far back every moment of a site can be read.", []string{KeySite}},
 	MetricLogReconnects:           {"drsyncer_log_reconnects_total", counter, "{connection}", "Connections to the log that were lost and made again.", nil},
 	MetricLogGaps:                 {"drsyncer_log_gaps_total", counter, "{gap}", "Findings, at the opening or reading of a log, that it has lost records it should have. The collector answers by putting everything anew.", []string{KeySite}},
+	MetricLinkConnected:           {"drsyncer_link_connected", gauge, "1", "1 while the other end of the link of a site is heard of and the history is copied. Both ends have it, and the two that follow.", []string{KeySite}},
+	MetricLinkLagEvents:           {"drsyncer_link_lag_events", gauge, "{event}", "Records of a site's history that are not known to be in its copy at the other end of the link; at the destination, of those it was told of.", []string{KeySite}},
+	MetricLinkLagSeconds:          {"drsyncer_link_lag_seconds", gauge, "s", "Time since the copy of a site's history was last known to be complete; a few seconds while all is well.", []string{KeySite}},
 	MetricPumpResults:             {"drsyncer_pump_results_total", counter, "{event}", "Records settled, by what became of them.", []string{KeyReplication, KeyKind, KeyResult}},
 	MetricPumpRetries:             {"drsyncer_pump_retries_total", counter, "{attempt}", "Attempts that failed and are repeated, by class of failure.", []string{KeyReplication, KeyKind, KeyReason}},
 	MetricPumpParked:              {"drsyncer_pump_parked_total", counter, "{event}", "Records put into the dead letters, by class of failure.", []string{KeyReplication, KeyKind, KeyReason}},

@@ -347,6 +347,10 @@ func TestRefusesToStart(t *testing.T) {
 	if err := os.WriteFile(dead, []byte("apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: \"https://"+freeAddress(t)+"\"}}]\ncontexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	users := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(users, []byte("prod "+key+" link\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	embedded := func(kubeconfig string) []string {
 		return []string{"--kubeconfig=" + kubeconfig, "--store-dir=" + t.TempDir(), "--nats-listen="}
 	}
@@ -363,6 +367,11 @@ func TestRefusesToStart(t *testing.T) {
 			[]string{"--kubeconfig=" + known.Kubeconfig(), "--store-dir=" + t.TempDir(), "--nats-listen=" + strings.TrimPrefix(server.URL(), "nats://")},
 			app.ExitFailed,
 			[]string{strings.TrimPrefix(server.URL(), "nats://"), "choose another address with --nats-listen"},
+		},
+		"TakenLinkPort": {
+			append(embedded(known.Kubeconfig()), "--nats-users-file="+users, "--link-listen="+strings.TrimPrefix(server.URL(), "nats://")),
+			app.ExitFailed,
+			[]string{strings.TrimPrefix(server.URL(), "nats://"), "choose another address with --link-listen"},
 		},
 	}
 	for name, tc := range cases {

@@ -107,8 +107,10 @@ func (p *program) retention() app.Unit {
 func (p *program) serve(ctx context.Context, ready func()) error {
 	cfg := p.options.server
 	cfg.Log = p.log
-	if err := free(ctx, p.options.listen); err != nil {
-		return fmt.Errorf("start the embedded log: %w (choose another address with --nats-listen)", err)
+	for flag, address := range map[string]string{"--nats-listen": p.options.listen, "--link-listen": p.options.linkListen} {
+		if err := free(ctx, address); err != nil {
+			return fmt.Errorf("start the embedded log: %w (choose another address with %s)", err, flag)
+		}
 	}
 	server, err := natslog.StartServer(ctx, cfg)
 	if err != nil {
@@ -116,6 +118,7 @@ func (p *program) serve(ctx context.Context, ready func()) error {
 	}
 	p.server = server
 	p.health.Ready("embedded log", func(context.Context) error { return server.Healthz() })
+	app.InformLinks(p.health, server)
 	ready()
 	<-ctx.Done()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeStopTimeout)

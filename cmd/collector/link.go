@@ -105,6 +105,7 @@ func (p *program) serve(ctx context.Context, ready func()) error {
 	}
 	p.server = server
 	p.health.Ready("embedded log", func(context.Context) error { return server.Healthz() })
+	app.InformLinks(p.health, server)
 	ready()
 	<-ctx.Done()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeStopTimeout)

@@ -24,6 +24,29 @@ type Check func(ctx context.Context) error
 type Health struct {
 	mu          sync.Mutex
 	live, ready map[string]Check
+	inform      []func() []string
+}
+
+// Inform has readiness say lines for people, whatever the checks find. say must be
+// quick and safe for concurrent use. Its lines are shown at the side port: no secrets.
+func (h *Health) Inform(say func() []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.inform = append(h.inform, say)
+}
+
+// informed returns the lines of Inform.
+func (h *Health) informed() []string {
+	h.mu.Lock()
+	says := slices.Clone(h.inform)
+	h.mu.Unlock()
+	var lines []string
+	for _, say := range says {
+		for _, line := range say() {
+			lines = append(lines, "[i] "+strings.Join(strings.Fields(line), " "))
+		}
+	}
+	return lines
 }
 
 // Live adds a check that says whether the process should be restarted. Adding
@@ -53,6 +76,9 @@ func (h *Health) checks(of *map[string]Check) map[string]Check {
 func (h *Health) handler(of *map[string]Check) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		lines, ok := runChecks(r.Context(), h.checks(of))
+		if of == &h.ready {
+			lines = append(h.informed(), lines...)
+		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		if !ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -59,6 +60,18 @@ func RegisterRetention(fs *pflag.FlagSet, c *replay.RetentionConfig) {
 	fs.Uint64Var(&c.Events, "snapshot-events", c.Events, "events of a source after which a snapshot is made before that, of one with fewer objects after as many as it has, but 10,000 at least; bounds what going back reads")
 	fs.IntVar(&c.Count, "snapshots-keep", c.Count, "snapshots of a source that are kept at most, beside those kept by hand")
 	fs.DurationVar(&c.MaxAge, "snapshots-max-age", c.MaxAge, "age at which a snapshot that --history-window does not need goes")
+}
+
+// InformLinks has readiness say how the links of an embedded log are, at either end. A link that is
+// cut makes nobody unready: both sides go on with what they have.
+func InformLinks(h *Health, server *natslog.Server) {
+	h.Inform(func() []string {
+		var lines []string
+		for _, l := range server.Links() {
+			lines = append(lines, "link of site "+l.Site+": "+l.Text(time.Now()))
+		}
+		return lines
+	})
 }
 
 // ConnectLog connects to the log. It waits, and says so, for one that cannot be reached yet; what

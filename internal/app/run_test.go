@@ -66,11 +66,12 @@ func TestRun(t *testing.T) {
 	s := Settings{Name: "test", Log: slog.New(slog.DiscardHandler), Options: DefaultOptions(), Health: &Health{}}
 	s.Options.Listen = freeAddress(t)
 	s.Health.Ready("peer", func(context.Context) error { return errors.New("no route to it") })
+	s.Health.Inform(func() []string { return []string{"link:\n fine"} })
 	s.Health.Live("pulse", func(context.Context) error { return nil })
 
 	atStart := Unit{Name: "engine", Run: func(ctx context.Context, ready func()) error {
 		code, body := get(ctx, t, s.Options.Listen, "/readyz")
-		want := "[-] peer: no route to it\n[-] started: waiting for the engine to start\n"
+		want := "[i] link: fine\n[-] peer: no route to it\n[-] started: waiting for the engine to start\n"
 		if code != http.StatusServiceUnavailable || body != want {
 			t.Errorf("while starting, /readyz answered %d %q, want 503 %q", code, body, want)
 		}

@@ -51,6 +51,25 @@ func led(stream jetstream.Stream) jetstream.Stream {
 	return stream
 }
 
+// replicas returns how many servers hold a stream. A consumer that is to outlive one
+// of them needs as many; the server gives it one if nothing is said.
+func (c *Conn) replicas(ctx context.Context, name string) (n int, err error) {
+	if !c.clustered() {
+		return 1, nil
+	}
+	err = c.do(ctx, func(ctx context.Context) error {
+		stream, err := c.js.Stream(ctx, name)
+		if err == nil {
+			n = stream.CachedInfo().Config.Replicas
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read stream %q: %w", name, err)
+	}
+	return n, nil
+}
+
 // errBehind reports that the server of a reader lacked what its stream's leader has.
 var errBehind = errors.New("the reader's server lags behind")
 

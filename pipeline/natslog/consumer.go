@@ -28,6 +28,9 @@ func (s *subscription) makeConsumer(ctx context.Context, first bool) error {
 	}
 	var consumer jetstream.Consumer
 	var err error
+	if cfg.Replicas, err = s.h.conn.replicas(ctx, stream); err != nil {
+		return err
+	}
 	for try := 0; ; try++ {
 		// Different each time: making a consumer that exists with the same
 		// configuration would go on with it, and with what it has delivered.

@@ -47,6 +47,7 @@ type copyState struct {
 	origin pipeline.Origin
 	copied pipeline.Position // as of the answer before
 	broken bool
+	link   LinkState
 }
 
 func (c *copies) of(name string) *copyState {
@@ -56,7 +57,7 @@ func (c *copies) of(name string) *copyState {
 		c.sites = map[string]*copyState{}
 	}
 	if c.sites[name] == nil {
-		c.sites[name] = &copyState{}
+		c.sites[name] = &copyState{link: LinkState{Site: name, began: time.Now()}}
 	}
 	return c.sites[name]
 }
@@ -81,16 +82,43 @@ func (c *copies) origin(name string) pipeline.Origin {
 	return of.origin
 }
 
+// link returns how the link of a site is.
+func (c *copies) link(name string) LinkState {
+	of := c.of(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return of.link
+}
+
+// noteLink takes note of what became of an offer.
+func (c *copies) noteLink(name string, offer linkOffer, reply linkReply, err error) {
+	of := c.of(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	of.link.Heard, of.link.Err = time.Now(), err
+	if err == nil {
+		of.link.compared(offer.Histories, reply.Copied, !reply.Broken)
+	}
+}
+
 // acceptLink brings the copies of a site in line with what its source offers.
 func (l *local) acceptLink(ctx context.Context, s site, offer linkOffer) (linkReply, error) {
-	var reply linkReply
 	if l.conn.server == nil {
-		return reply, fmt.Errorf("copy the history of site %q: there is no embedded server here", s.name)
+		return linkReply{}, fmt.Errorf("copy the history of site %q: there is no embedded server here", s.name)
 	}
-	of := l.conn.server.copies.of(s.name)
+	copies := &l.conn.server.copies
+	of := copies.of(s.name)
 	of.busy.Lock()
 	defer of.busy.Unlock()
-	l.conn.server.copies.heard(s.name, offer)
+	copies.heard(s.name, offer)
+	reply, err := l.align(ctx, s, of, offer)
+	copies.noteLink(s.name, offer, reply, err)
+	return reply, err
+}
+
+// align does what acceptLink is for.
+func (l *local) align(ctx context.Context, s site, of *copyState, offer linkOffer) (linkReply, error) {
+	var reply linkReply
 	st, err := l.state(ctx, s)
 	if err != nil {
 		return reply, err

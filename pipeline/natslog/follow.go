@@ -306,6 +306,9 @@ func (s *subscription) info(ctx context.Context) (info *jetstream.ConsumerInfo, 
 		}
 		return err
 	})
+	if hasCode(err, codeConsumerOffline) {
+		err = fmt.Errorf("%w: %w", jetstream.ErrConsumerNotFound, err) // its servers are down: whoever follows makes another
+	}
 	return info, err
 }
 

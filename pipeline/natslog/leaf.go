@@ -137,6 +137,9 @@ func (l *Link) remote() (*natsserver.RemoteLeafOpts, error) {
 	remote := &natsserver.RemoteLeafOpts{
 		LocalAccount: linkAccount, Credentials: l.CredsFile, DialTimeout: connectTimeout,
 		FirstInfoTimeout: connectTimeout, TLSTimeout: connectTimeout.Seconds(),
+		// The destination's server tells the address it knows itself by, which is of its own
+		// network: only the one that was given leads there.
+		IgnoreDiscoveredServers: true,
 	}
 	for text := range strings.SplitSeq(l.URL, ",") {
 		u, err := url.Parse(strings.TrimSpace(text))

@@ -25,16 +25,6 @@ const (
 	linkWindow = 1000
 )
 
-// LinkState is what the source knows of the copy of its history.
-type LinkState struct {
-	// Copied is how far the copy has come, Last how far the history had.
-	Copied, Last pipeline.Position
-	// Heard is when the destination answered last; zero if it never did.
-	Heard time.Time
-	// Err is why it does not answer, or cannot copy, nil while it does.
-	Err error
-}
-
 // linker keeps, at the source, the copy at the destination going: it tells the
 // destination what there is to copy, makes the consumers that feed the copies,
 // and learns whether the copy is complete.
@@ -42,6 +32,7 @@ type linker struct {
 	conn  *Conn      // into the log
 	asker *nats.Conn // within the account that is linked to the destination
 	site  site
+	place string // where the link leads, without secrets
 	log   *slog.Logger
 	kick  chan struct{}
 	stop  context.CancelFunc
@@ -72,6 +63,8 @@ func (s *Server) startLink(ctx context.Context) (err error) {
 		return errors.Join(err, conn.Close())
 	}
 	l := &linker{conn: conn, site: siteOf(s.cfg.Link.Site), log: s.log, kick: make(chan struct{}, 1)}
+	l.place = place(ConnectConfig{URL: s.cfg.Link.URL})
+	l.state = LinkState{Site: l.site.name, began: time.Now()}
 	l.asker, err = nats.Connect("", nats.InProcessServer(s), nats.Nkey(public, s.linker.Sign), nats.Name("link"),
 		nats.MaxReconnects(-1), nats.CustomReconnectDelay(reconnectDelay), nats.CustomInboxPrefix(l.site.linkInbox()))
 	if err != nil {
@@ -137,6 +130,9 @@ func (l *linker) exchange(ctx context.Context) (more bool, err error) {
 	if !ok {
 		return false, nil
 	}
+	l.mu.Lock()
+	l.state.compared(st.Histories, l.state.Copied, false)
+	l.mu.Unlock()
 	offer := linkOffer{Histories: st.Histories}
 	if offer.Options, err = l.options(ctx, newest.Stream); err != nil {
 		return false, err
@@ -159,7 +155,7 @@ func (l *linker) exchange(ctx context.Context) (more bool, err error) {
 		}
 		more = reply.Want == ""
 	}
-	l.answered(newest, reply)
+	l.answered(newest, st.Histories, reply)
 	return more, nil
 }
 
@@ -172,9 +168,10 @@ func (l *linker) ask(ctx context.Context, offer linkOffer) (linkReply, error) {
 	msg, err := l.asker.RequestWithContext(ctx, l.site.control()+"."+verbLink, data)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
-		return linkReply{}, fmt.Errorf("%w: nothing is linked at the other end", ErrUnreachable)
+		return linkReply{}, fmt.Errorf("%w: nothing is linked at the other end: check the link's address (%s), the network, certificates, "+
+			"and that the destination takes links and knows the key of this one", ErrUnreachable, l.place)
 	case err != nil:
-		return linkReply{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return linkReply{}, fmt.Errorf("%w: no answer over the link to %s: %w", ErrUnreachable, l.place, err)
 	}
 	var reply stewardReply
 	if err := json.Unmarshal(msg.Data, &reply); err != nil {
@@ -241,10 +238,11 @@ func (l *linker) makeConsumer(ctx context.Context, stream string) error {
 }
 
 // answered takes note of an answer.
-func (l *linker) answered(newest historyState, reply linkReply) {
+func (l *linker) answered(newest historyState, histories []historyState, reply linkReply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.state = LinkState{Copied: reply.Copied, Last: pipeline.Position{Epoch: newest.Epoch, Seq: newest.Last}, Heard: time.Now(), Err: l.state.Err}
+	l.state.Heard = time.Now()
+	l.state.compared(histories, reply.Copied, !reply.Broken)
 	switch {
 	case !reply.Broken:
 		l.broken = ""

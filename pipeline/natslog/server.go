@@ -31,6 +31,7 @@ type Server struct {
 	steward *steward
 	copies  copies
 	stop    context.CancelFunc
+	measure func() // ends the metrics of the links
 	guard   sync.WaitGroup
 	revived time.Time // the guard's last restart
 	finish  func() error
@@ -85,6 +86,7 @@ func StartServer(ctx context.Context, cfg ServerConfig) (_ *Server, err error) {
 	if cfg.Port != 0 && len(cfg.Users) == 0 {
 		s.log.Warn("the embedded log accepts everybody: give it users", slog.String(telemetry.KeyURL, s.URL()))
 	}
+	s.measure = s.measureLinks()
 	guardCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	s.guard.Go(func() { s.watchDisk(guardCtx) })
@@ -293,6 +295,7 @@ func (s *Server) shutdown() error {
 	if s.stop != nil {
 		s.stop()
 		s.guard.Wait()
+		s.measure()
 	}
 	if s.link != nil {
 		errs = append(errs, s.link.close())
