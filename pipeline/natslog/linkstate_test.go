@@ -25,7 +25,7 @@ func TestLinkShowsACut(t *testing.T) {
 	}
 	whole := func(s *Server) bool {
 		st := state(s)
-		return st.Connected(time.Now()) && st.Lag == 0 && st.LagTime(time.Now()) < linkSilent
+		return st.Connected(time.Now()) && st.Lag == 0 && st.Copied == w.Position() && st.LagTime(time.Now()) < linkSilent
 	}
 	for name, s := range ends {
 		eventually(t, name+" has a link that works", func() bool { return whole(s) })
