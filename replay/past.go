@@ -135,7 +135,7 @@ func (r Reach) precedes(m pipeline.Moment, t time.Time) bool {
 // for the present: in the order of their positions, each Ref once, tombstones and
 // releases included. A position before the oldest that can be read is a
 // *pipeline.TooOldError, another that cannot is ErrGap. It holds in memory what
-// changed since the last snapshot before the position.
+// changed since the last snapshot before the position, and up to 64 MiB of that snapshot.
 func (p *Past) State(ctx context.Context, at pipeline.Position, q pipeline.Query) iter.Seq2[pipeline.Record, error] {
 	return func(yield func(pipeline.Record, error) bool) {
 		if err := p.state(ctx, at, q, yield); err != nil && !errors.Is(err, errStopped) {
@@ -156,26 +156,19 @@ func (p *Past) state(ctx context.Context, at pipeline.Position, q pipeline.Query
 	if err != nil {
 		return err
 	}
+	before, stop := p.ahead(ctx, base, q)
+	defer stop()
 	since, err := p.fold(ctx, base.Position, at, rangeOf(p.Site, q))
 	if err != nil {
 		return err
 	}
-	if base.Name != "" {
-		err = p.read(ctx, base.Name, func(rec pipeline.Record) error {
-			if _, changed := since.last[rec.Ref]; changed || !matches(q, rec) {
-				return nil
-			}
-			if q.HeadersOnly {
-				rec.Body = nil
-			}
-			if !yield(rec, nil) {
-				return errStopped
-			}
-			return nil
-		})
-		if err != nil {
-			return err
+	for rec := range before.all() {
+		if _, changed := since.last[rec.Ref]; !changed && !yield(rec, nil) {
+			return errStopped
 		}
+	}
+	if before.err != nil {
+		return before.err
 	}
 	for _, f := range since.records {
 		if !yield(f.record, f.foreign) {

@@ -87,7 +87,7 @@ func TestSnapshotsWhileWriting(t *testing.T) {
 	defer cancel()
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() {
-		for {
+		for range 400 { // enough for all snapshots on a machine that is not slow, and no more on one that is
 			select {
 			case <-stop:
 				done <- nil
@@ -103,6 +103,8 @@ func TestSnapshotsWhileWriting(t *testing.T) {
 				return
 			}
 		}
+		<-stop
+		done <- nil
 	}()
 	var made []pipeline.Manifest
 	for range 6 {

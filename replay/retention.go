@@ -118,7 +118,7 @@ const leastStretch = 10_000
 // in a site that is not too large for that. Then going back reads at most about twice what
 // there was, and making snapshots costs the same per event, however many objects there are.
 func (c RetentionConfig) stretch(before pipeline.Manifest) uint64 {
-	return min(c.Events, max(leastStretch, uint64(max(0, before.Records)))) //nolint:gosec // G115: not negative
+	return min(c.Events, max(leastStretch, uint64(max(0, before.Records))))
 }
 
 // records counts those after a position.
@@ -153,7 +153,7 @@ func (c RetentionConfig) expired(r Reach, u upkeep, now time.Time) []pipeline.Ma
 		expired = append(expired, left[i])
 		left = slices.Delete(left, i, i+1)
 	}
-	for i := len(left) - 1; i >= 0; i-- {
+	for i := range slices.Backward(left) {
 		if free(i) && before(left[i]) && now.Sub(left[i].Created) > c.MaxAge {
 			drop(i)
 		}

@@ -137,7 +137,7 @@ A moment is a time such as 2006-01-02T15:04:05Z, an age such as 90m, a position
 EPOCH/SEQUENCE or the name of a snapshot.`,
 		Example: "  drsync diff --from 24h --to 1h --nats-url nats://dr.example.com:4222\n" +
 			"  drsync diff --against destination --replication default/shop --nats-url nats://dr.example.com:4222",
-		Args:    args(cobra.NoArgs),
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if against != "" {
 				if err := checkAgainst(against, from, to, o); err != nil {
