@@ -28,6 +28,9 @@ const (
 // the same burst whenever they are read: after a restart what was held is held again. Once a
 // kind or a namespace has too many, all its further deletions are held too until the decision.
 // An object that exists again is neither counted nor held.
+//
+// What is only known to be gone from a source that was reset (pipeline.EvidenceReset) is held
+// whatever the limits are, and with it the namespace or the definition that it would go with.
 type Guard struct {
 	limits limits
 	// whole counts all deletions together, whenever they were.
@@ -37,7 +40,7 @@ type Guard struct {
 
 	mu      sync.Mutex
 	scopes  map[scope]*tally
-	held    map[pipeline.Ref]pipeline.Position
+	held    map[pipeline.Ref]bool // true: for a reset of the source, however few they are
 	decided Decisions
 	newest  pipeline.Position // of all deletions asked about
 	// reminded had too many when the former process ended; that counts for one window from born.
@@ -56,6 +59,8 @@ type Decisions struct {
 type HeldDeletions struct {
 	Decisions
 	Held int
+	// AfterReset is how many of them are held for a reset of the source, however few they are.
+	AfterReset int
 	// Scopes are the kinds and namespaces with too many, those with the most first.
 	Scopes []v1alpha1.HeldScope
 }
@@ -80,7 +85,8 @@ type tally struct {
 	// newest is the time of the newest of them.
 	newest  time.Time
 	tripped bool
-	held    int
+	// held is how many are held, reset how many of these for a reset of the source.
+	held, reset int
 }
 
 // deletion is one that was let pass or is to come.
@@ -94,13 +100,16 @@ type deletion struct {
 func NewGuard(spec *v1alpha1.DeletionGuard, former *v1alpha1.DeletionsStatus, whole bool) *Guard {
 	g := &Guard{
 		limits: limitsOf(spec), whole: whole, copies: func(scope) int { return 0 },
-		scopes: map[scope]*tally{}, held: map[pipeline.Ref]pipeline.Position{}, reminded: map[scope]bool{}, born: time.Now(),
+		scopes: map[scope]*tally{}, held: map[pipeline.Ref]bool{}, reminded: map[scope]bool{}, born: time.Now(),
 	}
 	if former == nil {
 		return g
 	}
 	g.decided = Decisions{positionOf(former.ApprovedThrough), positionOf(former.DiscardedThrough)}
 	for _, s := range former.Scopes {
+		if s.Held == s.AfterReset {
+			continue
+		}
 		g.reminded[scope{kind: parseScopeKind(s.Kind), namespace: s.Namespace}] = true
 	}
 	return g
@@ -184,16 +193,20 @@ func (g *Guard) judge(r pipeline.Record, now time.Time) verdict {
 	if r.Position.Compare(g.newest) > 0 {
 		g.newest = r.Position
 	}
+	own, goesToo := scopesOf(r.Ref)
+	reset := g.forReset(r, goesToo)
 	switch {
-	case g.limits.disabled:
+	case g.limits.disabled && !reset:
 		return pass
 	case r.Position.Compare(g.decided.DiscardedThrough) <= 0:
 		return discard
 	case r.Position.Compare(g.decided.ApprovedThrough) <= 0:
 		g.release(r.Ref)
 		return pass
+	case reset:
+		g.keep(r.Ref, true)
+		return hold
 	}
-	own, goesToo := scopesOf(r.Ref)
 	tripped := false
 	for _, s := range own {
 		t := g.add(s, r.Ref, at, false)
@@ -207,7 +220,7 @@ func (g *Guard) judge(r pipeline.Record, now time.Time) verdict {
 		}
 	}
 	if tripped {
-		g.keep(r.Ref, r.Position)
+		g.keep(r.Ref, false)
 		return hold
 	}
 	for _, s := range own {
@@ -216,20 +229,38 @@ func (g *Guard) judge(r pipeline.Record, now time.Time) verdict {
 	return pass
 }
 
+// forReset reports whether a deletion is held for a reset of the source: its own evidence is that, or
+// that of something which would go with it.
+func (g *Guard) forReset(r pipeline.Record, goesToo scope) bool {
+	if r.Evidence == pipeline.EvidenceReset {
+		return true
+	}
+	t := g.scopes[goesToo]
+	return t != nil && t.reset-count(g.held[r.Ref]) > 0
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // foresee learns of deletions that are about to be asked for, oldest first, so that each
 // is judged knowing of the others. there reports whether a deletion's copy is there at all.
 func (g *Guard) foresee(tombstones []pipeline.Record, there func(pipeline.Record) bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.limits.disabled {
-		return
-	}
 	for _, r := range tombstones {
 		if r.Position.Compare(g.decided.ApprovedThrough) <= 0 || r.Position.Compare(g.decided.DiscardedThrough) <= 0 {
 			continue
 		}
 		present := there(r)
-		if !present && g.whole {
+		switch reset := r.Evidence == pipeline.EvidenceReset; {
+		case reset && present:
+			g.keep(r.Ref, true)
+			continue
+		case reset, g.limits.disabled, !present && g.whole:
 			continue
 		}
 		own, _ := scopesOf(r.Ref)
@@ -279,7 +310,8 @@ func (g *Guard) check(s scope, t *tally) bool {
 	if len(t.recent) <= min(g.limits.a, g.limits.most) {
 		return false
 	}
-	t.tripped = g.limits.exceeds(len(t.recent), g.copies(s)+t.gone())
+	// What stays after a reset is no part of what the source has.
+	t.tripped = g.limits.exceeds(len(t.recent), g.copies(s)-t.reset+t.gone())
 	return t.tripped
 }
 
@@ -295,13 +327,14 @@ func (t *tally) gone() int {
 }
 
 // keep holds a deletion back.
-func (g *Guard) keep(ref pipeline.Ref, at pipeline.Position) {
-	if _, ok := g.held[ref]; !ok {
-		for _, s := range within(ref) {
-			g.tally(s).held++
-		}
+func (g *Guard) keep(ref pipeline.Ref, reset bool) {
+	former, held := g.held[ref]
+	for _, s := range within(ref) {
+		t := g.tally(s)
+		t.held += count(!held)
+		t.reset += count(reset) - count(former)
 	}
-	g.held[ref] = at
+	g.held[ref] = reset
 }
 
 // within are the scopes that a deletion is held in.
@@ -313,16 +346,20 @@ func within(ref pipeline.Ref) []scope {
 	return own
 }
 
-// release lets go of a deletion that was held. A scope that holds nothing any more has not too many.
+// release lets go of a deletion that was held. A scope that holds nothing for being too many has not too many.
 func (g *Guard) release(ref pipeline.Ref) {
-	if _, ok := g.held[ref]; !ok {
+	reset, ok := g.held[ref]
+	if !ok {
 		return
 	}
 	delete(g.held, ref)
 	for _, s := range within(ref) {
 		t := g.tally(s)
-		if t.held--; t.held == 0 {
-			delete(g.scopes, s)
+		t.held--
+		t.reset -= count(reset)
+		if t.tripped && t.held == t.reset {
+			t.tripped = false
+			clear(t.recent)
 			delete(g.reminded, s)
 		}
 	}
@@ -377,11 +414,14 @@ func (g *Guard) Held() HeldDeletions {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	out := HeldDeletions{Decisions: g.decided, Held: len(g.held)}
+	for _, reset := range g.held {
+		out.AfterReset += count(reset)
+	}
 	for s, t := range g.scopes {
-		if !t.tripped || t.held == 0 {
+		if t.held == 0 || !t.tripped && t.reset == 0 {
 			continue
 		}
-		named := v1alpha1.HeldScope{Namespace: s.namespace, Held: int64(t.held)}
+		named := v1alpha1.HeldScope{Namespace: s.namespace, Held: int64(t.held), AfterReset: int64(t.reset)}
 		if s.namespace == "" {
 			named.Kind = s.kind.String()
 		}

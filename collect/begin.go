@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/telemetry"
@@ -31,7 +32,7 @@ func (c *Collector) begin(ctx context.Context, spoiled *string) (*term, error) {
 			return err
 		}},
 		{"read the history", func() (err error) {
-			past, err = c.remember(ctx)
+			past, err = c.remember(ctx, t.incarnation)
 			return err
 		}},
 	}
@@ -52,9 +53,9 @@ func (c *Collector) begin(ctx context.Context, spoiled *string) (*term, error) {
 		}); err != nil {
 			return nil, err
 		}
-		past.inventory.holdAll()
-		past.last = nil
+		past.hold(t.incarnation)
 	}
+	t.former = past.former
 	limits := t.rules().cfg.Outbox
 	t.outbox = newOutbox(t.site, int(limits.MaxBytes), past.inventory)
 	t.outbox.rules = func() *transform.Set { return t.rules().redaction }
@@ -96,6 +97,8 @@ type memory struct {
 	inventory *inventory
 	// last is the last heartbeat of this epoch, nil if there is none to be read.
 	last *pipeline.Heartbeat
+	// former are the epochs before this one that objects are of, with their incarnations.
+	former map[string]string
 	// epoch is the current one, gap the finding that records of it are lost, if they are.
 	epoch string
 	gap   error
@@ -114,9 +117,19 @@ func (m memory) broken(incarnation string) string {
 	return ""
 }
 
+// hold makes what is remembered that of an epoch before the one that begins now.
+func (m *memory) hold(incarnation string) {
+	alien := m.last == nil || m.last.Incarnation != incarnation
+	if m.inventory.count > m.inventory.held && m.last != nil {
+		m.former[m.epoch] = m.last.Incarnation
+	}
+	m.inventory.holdAll(alien)
+	m.last = nil
+}
+
 // remember reads the last event of every object, and the last heartbeat.
-func (c *Collector) remember(ctx context.Context) (memory, error) {
-	m := memory{inventory: newInventory()}
+func (c *Collector) remember(ctx context.Context, incarnation string) (memory, error) {
+	m := memory{inventory: newInventory(), former: map[string]string{}}
 	h := c.settings.History
 	state, err := h.State(ctx)
 	if errors.Is(err, pipeline.ErrNoHistory) {
@@ -126,6 +139,15 @@ func (c *Collector) remember(ctx context.Context) (memory, error) {
 		return m, err
 	}
 	m.epoch = state.Last.Epoch
+	last, at, err := c.readHeartbeat(ctx)
+	if err != nil {
+		return m, err
+	}
+	known := map[string]string{} // incarnations of epochs
+	if last != nil {
+		maps.Copy(known, last.Former)
+		known[at.Epoch] = last.Incarnation
+	}
 	foreign := 0
 	for r, err := range h.Current(ctx, pipeline.Query{HeadersOnly: true}) {
 		switch {
@@ -140,46 +162,59 @@ func (c *Collector) remember(ctx context.Context) (memory, error) {
 		case err != nil:
 			return m, err
 		}
-		held := r.Position.Epoch != state.Last.Epoch
 		switch r.Op {
 		case pipeline.OpPut:
-			m.inventory.put(r.Ref, entry{uid: m.inventory.uidOf(r.UID), digest: r.Digest, version: number(r.Version), held: held})
+			e := entry{uid: m.inventory.uidOf(r.UID), digest: r.Digest, version: number(r.Version)}
+			if epoch := r.Position.Epoch; epoch != m.epoch {
+				origin, told := known[epoch]
+				e.held, e.alien = true, origin != incarnation
+				if told {
+					m.former[epoch] = origin
+				}
+			}
+			m.inventory.put(r.Ref, e)
 		case pipeline.OpDelete, pipeline.OpRelease:
 			m.inventory.remove(r.Ref)
-		case pipeline.OpHeartbeat: // read below, with its body
+		case pipeline.OpHeartbeat: // read before, with its body
 		}
 	}
 	if foreign > 0 {
 		c.settings.Log.WarnContext(ctx, "history holds messages that are not ours", telemetry.KeyCount, foreign)
 	}
-	m.last, err = c.readHeartbeat(ctx, state.Last.Epoch)
-	return m, err
+	if last != nil && at.Epoch == m.epoch {
+		m.last = last
+	}
+	return m, nil
 }
 
-// readHeartbeat reads the last heartbeat of an epoch; nil if there is none.
-func (c *Collector) readHeartbeat(ctx context.Context, epoch string) (*pipeline.Heartbeat, error) {
-	var last *pipeline.Heartbeat
+// readHeartbeat reads the last heartbeat and where it stands; nil if there is none.
+func (c *Collector) readHeartbeat(ctx context.Context) (last *pipeline.Heartbeat, at pipeline.Position, err error) {
 	for r, err := range c.settings.History.Current(ctx, pipeline.Query{Heartbeat: true}) {
-		if errors.Is(err, pipeline.ErrForeign) || err == nil && (r.Op != pipeline.OpHeartbeat || r.Position.Epoch != epoch) {
+		if errors.Is(err, pipeline.ErrForeign) || err == nil && r.Op != pipeline.OpHeartbeat {
 			continue
 		}
+		if errors.Is(err, pipeline.ErrNoHistory) {
+			return nil, at, nil
+		}
 		if err != nil {
-			return nil, fmt.Errorf("read the last heartbeat: %w", err)
+			return nil, at, fmt.Errorf("read the last heartbeat: %w", err)
 		}
 		beat, err := r.Heartbeat()
 		if err != nil {
-			return nil, fmt.Errorf("read the last heartbeat, at %s: %w", r.Position, err)
+			return nil, at, fmt.Errorf("read the last heartbeat, at %s: %w", r.Position, err)
 		}
-		last = &beat
+		last, at = &beat, r.Position
 	}
-	return last, nil
+	return last, at, nil
 }
 
-// holdAll marks every entry as one from before the epoch.
-func (i *inventory) holdAll() {
+// holdAll marks every entry as one from before the epoch, and those that were not yet as alien or not.
+func (i *inventory) holdAll(alien bool) {
 	for _, entries := range i.kinds {
 		for key, e := range entries {
-			e.held = true
+			if !e.held {
+				e.held, e.alien = true, alien
+			}
 			entries[key] = e
 		}
 	}

@@ -159,6 +159,7 @@ type term struct {
 	site        string
 	incarnation string
 	epoch       string
+	former      map[string]string // of the epochs before; see pipeline.Heartbeat
 	source      Source
 	history     pipeline.History
 	writer      pipeline.Writer

@@ -30,9 +30,11 @@ type entry struct {
 	digest pipeline.Digest
 	// version is the newest one seen with this digest, 0 if it is not a number.
 	version uint64
-	// held: from before the epoch. It is written anew when it is seen, and until then
-	// no sweep may delete it.
+	// held: from before the epoch. It is written anew when it is seen, and deleted when a complete
+	// list of this epoch lacks it.
 	held bool
+	// alien, of a held one: from another cluster, or it is not known from which.
+	alien bool
 }
 
 // uid is a UID in 16 bytes: the UUID, or a hash of what is none.

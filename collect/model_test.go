@@ -28,6 +28,7 @@ type model struct {
 	uids        int
 	incarnation string
 	deleted     map[string]bool                  // UIDs that were deleted
+	lost        map[string]bool                  // UIDs that a restore has undone
 	holders     map[pipeline.Ref]map[string]bool // UIDs that a name ever had
 	backups     []backup
 	changes     map[pipeline.Ref][]changed
@@ -35,6 +36,7 @@ type model struct {
 	// the log
 	epoch   int
 	current map[pipeline.Ref]logged
+	origins []string // incarnations of the epochs
 
 	// the collector
 	outbox   *outbox
@@ -91,7 +93,7 @@ func refOf(name string) pipeline.Ref {
 func newModel(t *rapid.T) *model {
 	m := &model{
 		t: t, objects: map[pipeline.Ref]thing{}, version: 100, incarnation: "one", recorded: "one",
-		deleted: map[string]bool{}, holders: map[pipeline.Ref]map[string]bool{}, current: map[pipeline.Ref]logged{},
+		deleted: map[string]bool{}, lost: map[string]bool{}, origins: []string{"one"}, holders: map[pipeline.Ref]map[string]bool{}, current: map[pipeline.Ref]logged{},
 		changes: map[pipeline.Ref][]changed{},
 	}
 	m.boot()
@@ -237,10 +239,10 @@ func (m *model) listAt(objects map[pipeline.Ref]thing, version uint64) {
 	case undecided, resetKind:
 		m.t.Fatalf("undecided: %+v", s)
 	case trusted:
-		slices.SortFunc(absent, func(a, b objectKey) int { return strings.Compare(a.name, b.name) })
-		for _, key := range absent {
-			m.outbox.lose(context.Background(), refOf(key.name), &sighting{
-				presence: gone, version: strconv.FormatUint(version, 10), evidence: pipeline.EvidenceSweep,
+		slices.SortFunc(absent, func(a, b absence) int { return strings.Compare(a.name, b.name) })
+		for _, a := range absent {
+			m.outbox.lose(context.Background(), refOf(a.name), &sighting{
+				presence: gone, version: strconv.FormatUint(version, 10), evidence: a.evidence,
 			})
 		}
 	}
@@ -315,7 +317,17 @@ func (m *model) justify(e pipeline.Event) {
 		}
 		return
 	}
-	if !m.deleted[e.UID] {
+	former := m.current[e.Ref]
+	switch {
+	case e.Evidence == pipeline.EvidenceReset:
+		if former.epoch == m.epoch {
+			m.t.Fatalf("%s is held for a reset, but is of this epoch", e.UID)
+		}
+		return
+	case m.origins[former.epoch] != m.origins[m.epoch]:
+		m.t.Fatalf("tombstone (%s) of %s, which another cluster had", e.Evidence, e.UID)
+	}
+	if !m.deleted[e.UID] && !m.lost[e.UID] {
 		m.t.Fatalf("tombstone (%s) of %s, which was never deleted", e.Evidence, e.UID)
 	}
 }
@@ -423,7 +435,10 @@ func (m *model) boot() {
 	inv := newInventory()
 	for ref, r := range m.current {
 		if r.Op == pipeline.OpPut {
-			inv.put(ref, entry{uid: inv.uidOf(r.UID), digest: r.Digest, version: number(r.Version), held: r.epoch != m.epoch})
+			inv.put(ref, entry{
+				uid: inv.uidOf(r.UID), digest: r.Digest, version: number(r.Version),
+				held: r.epoch != m.epoch, alien: m.origins[r.epoch] != m.recorded,
+			})
 		}
 	}
 	m.outbox = newOutbox(testSite, 12, inv) // hardly any body finds room
@@ -434,6 +449,7 @@ func (m *model) newEpoch() {
 	m.land(nil)
 	m.epoch++
 	m.recorded = m.incarnation
+	m.origins = append(m.origins, m.recorded)
 	m.through = "" // recorded in the former epoch
 	m.boot()
 }
@@ -448,6 +464,11 @@ func (m *model) restore(*rapid.T) {
 		return
 	}
 	b := rapid.SampledFrom(m.backups).Draw(m.t, "backup")
+	for ref, o := range m.objects {
+		if kept, there := b.objects[ref]; !there || kept.uid != o.uid {
+			m.lost[o.uid] = true
+		}
+	}
 	m.objects, m.version = maps.Clone(b.objects), b.version
 	for ref, changes := range m.changes {
 		m.changes[ref] = slices.DeleteFunc(changes, func(c changed) bool { return c.version > b.version })
@@ -556,7 +577,7 @@ func (m *model) settled() {
 		}
 	}
 	for ref, last := range m.current {
-		if _, exists := m.objects[ref]; !exists && last.Op == pipeline.OpPut && last.epoch == m.epoch {
+		if _, exists := m.objects[ref]; !exists && last.Op == pipeline.OpPut {
 			m.t.Fatalf("%s is gone, the log has %+v", ref, last)
 		}
 	}

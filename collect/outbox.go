@@ -134,6 +134,7 @@ type latest struct {
 	known    bool // present, as far as is known
 	readable bool // its body is known
 	held     bool
+	alien    bool
 	uid      uid
 	digest   pipeline.Digest
 	version  uint64
@@ -148,7 +149,7 @@ func (o *outbox) latest(ref pipeline.Ref, l *lane) latest {
 		return latestOf(last.sighting)
 	}
 	e, known := o.inv.get(ref)
-	return latest{known: known, readable: known, held: e.held, uid: e.uid, digest: e.digest, version: e.version}
+	return latest{known: known, readable: known, held: e.held, alien: e.alien, uid: e.uid, digest: e.digest, version: e.version}
 }
 
 func latestOf(s *sighting) latest {

@@ -47,7 +47,7 @@ type sighting struct {
 // (base, if known) to the sighting s: none, one, or the tombstone of the former
 // object and the put of the one that took its name. loss, if not nil, is the sighted end
 // of a former object. That its name is taken does not end an object that is held, as its absence
-// would not: the source may be another. Which sighting an event stems from stands beside it.
+// may not: the source may be another. Which sighting an event stems from stands beside it.
 func plan(ref pipeline.Ref, base entry, known bool, uidText func(uid) string, loss, s *sighting) []planned {
 	var events []planned
 	same := false
@@ -60,6 +60,8 @@ func plan(ref pipeline.Ref, base entry, known bool, uidText func(uid) string, lo
 			events = append(events, planned{sighting: loss, Event: tombstone(ref, former, loss.evidence, loss)})
 		case !base.held:
 			events = append(events, planned{sighting: s, Event: tombstone(ref, former, pipeline.EvidenceReplaced, s)})
+		case s.presence != present: // nothing else comes under the name
+			return []planned{{sighting: s, Event: tombstone(ref, former, base.missing(number(s.version)), s)}}
 		}
 		switch {
 		case same && s.presence == gone:

@@ -228,6 +228,7 @@ func (t *term) write(ctx context.Context, events []pipeline.Event) (pipeline.Pos
 // writeHeartbeat appends a heartbeat.
 func (t *term) writeHeartbeat(ctx context.Context) error {
 	h := t.outbox.heartbeat(time.Now().UTC(), t.incarnation, t.problemsNow())
+	h.Former = t.former
 	event, err := h.Event(t.site)
 	if err != nil {
 		return err

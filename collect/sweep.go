@@ -88,22 +88,39 @@ type listed struct {
 	version uint64
 }
 
+// absence is an object that a complete list does not name, and of what its absence is evidence
+// if the list is trusted.
+type absence struct {
+	objectKey
+	evidence pipeline.Evidence
+}
+
+// missing says of what the absence from a list at a version is evidence. From before the
+// epoch a version proves something only if the list has come as far: one that has not is of a source that
+// was put back, or lags behind. The versions of another cluster never do.
+func (e entry) missing(version uint64) pipeline.Evidence {
+	if e.held && (e.alien || e.version == 0 || e.version > version) {
+		return pipeline.EvidenceReset
+	}
+	return pipeline.EvidenceSweep
+}
+
 // compare holds a complete list of a kind at a version against what is known. absent
-// are the objects that the list does not name, though they were known before it: held
-// entries are left out, since from before the epoch their absence proves nothing, and so is
-// what was read after the list began. older is set if the list shows an object at an older version than one it
+// are the objects that the list does not name, though they were known before it; what was read after the
+// list began is left out. older is set if the list shows an object at an older version than one it
 // must have had by then.
-func (o *outbox) compare(k pipeline.GroupResource, list map[objectKey]listed, version uint64) (absent []objectKey, older bool) {
+func (o *outbox) compare(k pipeline.GroupResource, list map[objectKey]listed, version uint64) (absent []absence, older bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	check := func(ref pipeline.Ref, now latest) {
-		if !now.known || now.held || now.version > version {
+		if !now.known || now.version > version && !now.held {
 			return
 		}
 		in, there := list[keyOf(ref)]
 		switch {
 		case !there:
-			absent = append(absent, keyOf(ref))
+			absent = append(absent, absence{keyOf(ref), entry{version: now.version, held: now.held, alien: now.alien}.missing(version)})
+		case now.held: // from before the epoch: what it was then does not matter
 		case in.uid == now.uid && in.version < now.version:
 			older = true
 		}

@@ -155,7 +155,7 @@ func (w *handler) Replace(present []kube.Object, version string) {
 	}
 	k := w.kind.GroupResource
 	s := sweep{version: number(version), recorded: w.term.outbox.recorded(k), apart: storedApart(k), recordedSource: w.term.incarnation}
-	var absent []objectKey
+	var absent []absence
 	absent, s.older = w.term.outbox.compare(k, list, s.version)
 	s.source = s.recordedSource
 	if len(absent) > 0 || s.older || s.version < s.recorded {
@@ -199,16 +199,22 @@ func (w *handler) Replace(present []kube.Object, version string) {
 }
 
 // sweepAway takes up that objects are gone, or not selected any more.
-func (w *handler) sweepAway(absent []objectKey, version string) {
-	for _, key := range absent {
-		ref := w.ref(key.namespace, key.name)
-		if w.rules.selector.Key(w.kind.GroupResource, key.namespace, key.name).Action != Collect {
+func (w *handler) sweepAway(absent []absence, version string) {
+	reset := 0
+	for _, a := range absent {
+		ref := w.ref(a.namespace, a.name)
+		if w.rules.selector.Key(w.kind.GroupResource, a.namespace, a.name).Action != Collect {
 			w.term.outbox.release(w.ctx, ref)
 			continue
 		}
+		reset += count(a.evidence == pipeline.EvidenceReset)
 		s := w.sighting(gone, "", version)
-		s.evidence = pipeline.EvidenceSweep
+		s.evidence = a.evidence
 		w.term.outbox.lose(w.ctx, ref, s)
+	}
+	if reset > 0 {
+		w.term.log.WarnContext(w.ctx, "source lacks objects since it was reset: their copies stay until somebody decides",
+			telemetry.KeyKind, w.kind.GroupResource.String(), telemetry.KeyCount, reset)
 	}
 }
 

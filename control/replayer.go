@@ -61,6 +61,8 @@ type Progress struct {
 	Kinds map[pipeline.GroupResource]v1alpha1.ReplayCounts
 	// Held are the kinds and namespaces whose deletions are held back.
 	Held []v1alpha1.HeldScope
+	// AfterReset is how many of those deletions are held for a reset of the source.
+	AfterReset int64
 	// LastError is the newest failure.
 	LastError *v1alpha1.LastError
 }

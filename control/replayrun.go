@@ -100,10 +100,12 @@ func (e *Replays) Replay(w ReplayWish) (ReplayRun, error) {
 	if guard == nil {
 		guard = spec.DeletionGuard
 	}
+	var decided *v1alpha1.DeletionsStatus
 	if w.Approved {
 		guard = &v1alpha1.DeletionGuard{Disabled: true}
+		decided = &v1alpha1.DeletionsStatus{ApprovedThrough: placeOf(w.At.Position)}
 	}
-	r.guard = apply.NewGuard(guard, nil, true)
+	r.guard = apply.NewGuard(guard, decided, true)
 	settings := apply.Settings{
 		Namespace: w.Name.Namespace, Name: w.Name.Name, Mark: ReplayMark(w.Name.Namespace, w.Name.Name), Spec: spec,
 		Client: e.Client, Inventory: e.Inventory, Rules: w.Rules, Destination: e.Destination, Rewind: true, Guard: r.guard,
@@ -351,7 +353,7 @@ func (r *replaying) Progress() Progress {
 	held := r.guard.Held()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := Progress{Kinds: maps.Clone(r.kinds), Held: held.Scopes, LastError: r.last}
+	p := Progress{Kinds: maps.Clone(r.kinds), Held: held.Scopes, AfterReset: int64(held.AfterReset), LastError: r.last}
 	for _, c := range r.kinds {
 		p.Counts = plus(p.Counts, c)
 	}

@@ -86,21 +86,25 @@ const (
 	// EvidenceSweep is a complete list of the kind without the object, at a
 	// version not before the last recorded one, from the same source.
 	EvidenceSweep
+	// EvidenceReset is such a list of a source that is not what it was when the object was
+	// seen: it was put back to an earlier state, or is another cluster under the same name.
+	// Whether its copies are to go as well, somebody has to say.
+	EvidenceReset
 )
 
 // evidenceNames are the kinds of evidence as the wire and users see them.
-var evidenceNames = [...]string{EvidenceNone: "", EvidenceWatch: "watch", EvidenceReplaced: "replaced", EvidenceSweep: "sweep"}
+var evidenceNames = [...]string{EvidenceNone: "", EvidenceWatch: "watch", EvidenceReplaced: "replaced", EvidenceSweep: "sweep", EvidenceReset: "reset"}
 
 // String is the evidence's name, empty for none.
 func (v Evidence) String() string {
-	if v > EvidenceSweep {
+	if v > EvidenceReset {
 		return fmt.Sprintf("Evidence(%d)", uint8(v))
 	}
 	return evidenceNames[v]
 }
 
 func parseEvidence(s string) (Evidence, error) {
-	for v := EvidenceNone; v <= EvidenceSweep; v++ {
+	for v := EvidenceNone; v <= EvidenceReset; v++ {
 		if evidenceNames[v] == s {
 			return v, nil
 		}

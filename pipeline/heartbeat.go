@@ -21,9 +21,12 @@ type Heartbeat struct {
 	Failing map[string]string `json:"failing,omitempty"`
 	// Outbox is how many changes wait to be made durable.
 	Outbox int `json:"outbox"`
-	// Held is how many objects of the log are from before the epoch and were not seen since:
-	// whether they still exist is not known, and no sweep deletes them.
+	// Held is how many objects of the log are from before the epoch and were not seen since, nor missed
+	// by a complete list: whether they still exist is not known.
 	Held int `json:"held,omitempty"`
+	// Former are the epochs before this one that the log still had objects of when the collector
+	// started, each with its incarnation.
+	Former map[string]string `json:"former,omitempty"`
 }
 
 // Event makes the heartbeat an Event of the site.

@@ -55,6 +55,7 @@ const (
 	ReasonRunning        = "Running"
 	ReasonSuspended      = "Suspended"
 	ReasonTooMany        = "TooManyDeletions"
+	ReasonSourceReset    = "SourceReset"
 	ReasonNoneHeld       = "NoneHeld"
 	ReasonObjectsFailed  = "ObjectsFailed"
 	ReasonNoReplication  = "NoReplication"

@@ -74,7 +74,8 @@ const (
 // with the annotation dr-syncer.io/approve-deletions, or has the copies kept with dr-syncer.io/discard-deletions. Nothing
 // else waits for them.
 type DeletionGuard struct {
-	// Disabled lets every deletion pass.
+	// Disabled lets deletions pass however many they are. Those that follow from a reset of the source alone
+	// (it was restored to an earlier state, or is another cluster) are held all the same.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
 	// MaxCount is how many deletions of a kind or in a namespace pass within Window.
@@ -181,7 +182,11 @@ type ReplayKindCounts struct {
 type DeletionsStatus struct {
 	// Held is how many deletions are held back.
 	Held int64 `json:"held"`
-	// Scopes are the kinds and namespaces with too many deletions; at most twenty are named.
+	// AfterReset is how many of them are held, however few they are, because the source was restored to an earlier
+	// state or replaced by another cluster since their objects were seen, and does not have them any more.
+	// +optional
+	AfterReset int64 `json:"afterReset,omitempty"`
+	// Scopes are the kinds and namespaces with deletions that are held; at most twenty are named.
 	// +optional
 	Scopes []HeldScope `json:"scopes,omitempty"`
 	// Approved and Discarded are the values of the annotations that were acted on last.
@@ -197,7 +202,7 @@ type DeletionsStatus struct {
 	DiscardedThrough *Position `json:"discardedThrough,omitempty"`
 }
 
-// HeldScope is a kind or a namespace with too many deletions.
+// HeldScope is a kind or a namespace with deletions that are held.
 type HeldScope struct {
 	// Kind is "resource" or "group/resource"; empty for a namespace.
 	// +optional
@@ -207,6 +212,9 @@ type HeldScope struct {
 	Namespace string `json:"namespace,omitempty"`
 	// Held is how many of its deletions are held back.
 	Held int64 `json:"held"`
+	// AfterReset is how many of these are held because the source was reset.
+	// +optional
+	AfterReset int64 `json:"afterReset,omitempty"`
 }
 
 // Replay is one run of a source's history into this cluster, up to a moment.

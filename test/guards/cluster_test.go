@@ -123,14 +123,19 @@ func (c *cluster) put(k kube.Kind, namespace, name, value string) {
 func (c *cluster) write(i id, body map[string]any) (o thing, created bool) {
 	o, exists := c.objects[i]
 	if !exists {
-		c.uids++
-		o = thing{id: i, uid: fmt.Sprintf("00000000-0000-4000-8000-%012d", c.uids)}
+		o = thing{id: i, uid: c.nextUID()}
 	}
 	c.version++
 	o.version, o.body = c.version, body
 	c.objects[i] = o
 	c.events = append(c.events, event{thing: o})
 	return o, !exists
+}
+
+// nextUID is called with the lock held.
+func (c *cluster) nextUID() string {
+	c.uids++
+	return fmt.Sprintf("00000000-0000-4000-8000-%012d", c.uids)
 }
 
 // remove deletes an object, and with a Namespace what is in it.
@@ -186,7 +191,11 @@ func (c *cluster) change(f func()) {
 }
 
 // ClusterUID implements collect.Source.
-func (c *cluster) ClusterUID(context.Context) (string, error) { return c.uid, nil }
+func (c *cluster) ClusterUID(context.Context) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.uid, nil
+}
 
 // ForgetKinds implements apply.Watcher.
 func (c *cluster) ForgetKinds() {}

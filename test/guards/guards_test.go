@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,6 +35,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type play struct {
 	t      *testing.T
 	r      *rand.Rand
+	guard  *v1alpha1.DeletionGuard
 	source *cluster
 	dest   *cluster
 	log    *memlog.Log
@@ -45,14 +47,25 @@ type play struct {
 	story              []string
 	wrong              []string
 	restored           bool
+	lying              bool // the source has shown an empty list
+	lied               int  // objects deleted for it
 }
 
-var guard = &v1alpha1.DeletionGuard{MinCount: new(int32(0)), MaxPercent: new(int32(50)), MaxCount: new(int32(30))}
+// strict is a guard that fits clusters as small as these: with it, nothing is deleted falsely even while the source
+// shows empty lists.
+var strict = &v1alpha1.DeletionGuard{MinCount: new(int32(0)), MaxPercent: new(int32(50)), MaxCount: new(int32(30))}
 
-func newPlay(t *testing.T, r *rand.Rand) *play {
-	p := &play{t: t, r: r, source: newCluster("one"), dest: newCluster("dr"), log: memlog.New()}
+func newPlay(t *testing.T, r *rand.Rand, guard *v1alpha1.DeletionGuard) *play {
+	p := &play{t: t, r: r, guard: guard, source: newCluster("one"), dest: newCluster("dr"), log: memlog.New()}
 	p.dest.onDelete = func(i id) {
-		if i.kind != namespaces.GroupResource && p.source.has(i) || i.kind == namespaces.GroupResource && p.source.has(i) {
+		if os.Getenv("DRS_SCHEDULE") != "" {
+			p.t.Logf("%v: %v is deleted, the log has %s", p.story, i, p.logged(i))
+		}
+		switch {
+		case !p.source.has(i):
+		case p.guard == nil && p.lying: // ten objects of a list may be missing before the default guard minds
+			p.lied++
+		default:
 			p.wrong = append(p.wrong, fmt.Sprint(i))
 		}
 	}
@@ -111,7 +124,7 @@ func (p *play) startApplier() {
 	var err error
 	if p.run, err = engine.New(control.Wish{
 		Owner: types.NamespacedName{Namespace: "dr", Name: "all"}, Deletions: &p.status,
-		Spec: v1alpha1.ReplicationSpec{Source: v1alpha1.Source{Site: "prod"}, DeletionGuard: guard},
+		Spec: v1alpha1.ReplicationSpec{Source: v1alpha1.Source{Site: "prod"}, DeletionGuard: p.guard},
 	}); err != nil {
 		p.t.Fatal(err)
 	}
@@ -184,6 +197,7 @@ func acts() map[string]func(p *play) {
 		"kind gone": func(p *play) { p.refuse(errGone) },
 		"empty list": func(p *play) {
 			k := p.kind()
+			p.lying = true
 			p.source.change(func() { p.source.liars[k] = true; p.source.version++; p.source.session++ })
 			p.pass(time.Duration(1+p.r.IntN(20)) * time.Second)
 			if p.r.IntN(3) == 0 {
@@ -205,6 +219,30 @@ func acts() map[string]func(p *play) {
 			p.pass(5 * time.Second)
 			p.source.change(func() { p.source.version += 1000 })
 			p.restored = true
+		},
+		"replaced": func(p *play) {
+			p.pass(30 * time.Second)
+			before := p.source.values()
+			maps.DeleteFunc(before, func(i id, _ any) bool { return !p.dest.has(i) })
+			p.source.change(func() {
+				p.source.uid += "+"
+				p.source.version += uint64(p.r.IntN(2000))
+				p.source.session++
+				for _, i := range slices.SortedFunc(maps.Keys(p.source.objects), compare) {
+					o := p.source.objects[i]
+					o.uid, o.version = p.source.nextUID(), p.source.version
+					p.source.objects[i] = o
+					if i.kind != namespaces.GroupResource && p.r.IntN(2) == 0 {
+						delete(p.source.objects, i)
+					}
+				}
+			})
+			p.pass(20 * time.Second)
+			for i := range before {
+				if !p.dest.has(i) {
+					p.wrong = append(p.wrong, fmt.Sprintf("%v is deleted since another cluster lacks it", i))
+				}
+			}
 		},
 		"namespace wiped": func(p *play) {
 			p.source.remove(id{namespaces.GroupResource, "", fmt.Sprint("ns", p.r.IntN(3))})
@@ -239,25 +277,11 @@ func (p *play) heal() {
 			p.wrong = append(p.wrong, fmt.Sprintf("%v is %v, want %v", i, got[i], v))
 		}
 	}
-	var left []string
 	for i := range got {
 		if _, exists := want[i]; !exists {
-			left = append(left, fmt.Sprintf("%v is still there, the log has %s", i, p.logged(i)))
+			p.wrong = append(p.wrong, fmt.Sprintf("%v is still there, the log has %s", i, p.logged(i)))
 		}
 	}
-	if len(left) > p.unproven() {
-		p.wrong = append(p.wrong, left...)
-	}
-}
-
-// unproven is how many objects the collector says that it cannot tell of whether they exist.
-func (p *play) unproven() int {
-	for r, err := range p.log.History("prod").Current(p.t.Context(), pipeline.Query{Heartbeat: true}) {
-		if beat, bad := r.Heartbeat(); err == nil && bad == nil {
-			return beat.Held
-		}
-	}
-	return 0
 }
 
 // logged is the last record of an object.
@@ -287,9 +311,9 @@ func schedules(t *testing.T) []int {
 	return out
 }
 
-// TestMatrix plays 500 random schedules of faults: nothing that exists is ever deleted, and after the
-// faults have ended and what is held was approved nothing is left that was deleted. What a restored
-// source has forgotten stays, as long as the collector says that it cannot tell whether it exists.
+// TestMatrix plays 500 random schedules of faults, half of them with the guard that is the default: nothing that
+// exists is ever deleted, and after the faults have ended and what is held was approved nothing is left that the
+// source does not have. What the default guard lets pass of a source that shows empty lists is restored.
 func TestMatrix(t *testing.T) {
 	seed := rand.Uint64()
 	if s := os.Getenv("DRS_SEED"); s != "" {
@@ -300,36 +324,43 @@ func TestMatrix(t *testing.T) {
 		seed = n
 	}
 	t.Logf("DRS_SEED=%d", seed)
-	names := slices.Sorted(maps.Keys(acts()))
-	deletes, held := 0, 0
-	for _, n := range schedules(t) {
-		synctest.Test(t, func(t *testing.T) {
-			p := newPlay(t, rand.New(rand.NewPCG(seed, uint64(n))))
-			for range 3 + p.r.IntN(5) {
-				act := names[p.r.IntN(len(names))]
-				if act == "restored" && p.restored {
-					continue // one future at a time
-				}
-				p.story = append(p.story, act)
-				acts()[act](p)
-				p.pass(time.Duration(p.r.IntN(20)) * time.Second)
-				held += p.run.Snapshot().Deletions.Held
-			}
-			before := len(p.wrong)
-			p.heal()
-			p.collector()
-			p.applier()
-			deletes += before
-			if len(p.wrong) > 0 {
-				t.Errorf("schedule %d (%s): %d wrong: %s", n, strings.Join(p.story, ", "), len(p.wrong), strings.Join(p.wrong[:min(5, len(p.wrong))], "; "))
-			}
-		})
-		if t.Failed() {
-			return
+	var held, passed atomic.Int64
+	t.Run("schedules", func(t *testing.T) {
+		for _, n := range schedules(t) {
+			t.Run(strconv.Itoa(n), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					p := newPlay(t, rand.New(rand.NewPCG(seed, uint64(n))), []*v1alpha1.DeletionGuard{strict, nil}[n%2])
+					p.act(&held)
+					p.heal()
+					p.collector()
+					p.applier()
+					passed.Add(int64(p.lied))
+					if len(p.wrong) > 0 {
+						t.Errorf("%s: %d wrong: %s", strings.Join(p.story, ", "), len(p.wrong), strings.Join(p.wrong[:min(5, len(p.wrong))], "; "))
+					}
+				})
+			})
 		}
-	}
-	t.Logf("500 schedules: %d false deletes; %d deletions were held at the looks taken", deletes, held)
-	if held == 0 {
+	})
+	t.Logf("no false deletes; %d deletions were held at the looks taken, %d passed by a source that lied", held.Load(), passed.Load())
+	if held.Load() == 0 && len(schedules(t)) > 1 {
 		t.Error("nothing was ever held: the matrix proves little")
+	}
+}
+
+// act has some of what can happen happen.
+func (p *play) act(held *atomic.Int64) {
+	all := acts()
+	names := slices.Sorted(maps.Keys(all))
+	for range 3 + p.r.IntN(5) {
+		act := names[p.r.IntN(len(names))]
+		if act == "restored" && p.restored {
+			continue // one future at a time
+		}
+		p.story = append(p.story, act)
+		all[act](p)
+		p.pass(time.Duration(p.r.IntN(20)) * time.Second)
+		held.Add(int64(p.run.Snapshot().Deletions.Held))
 	}
 }
