@@ -325,3 +325,46 @@ func FuzzDiff(f *testing.F) {
 		}
 	})
 }
+
+func TestGuardHoldsWhatAResetLeaves(t *testing.T) {
+	for name, spec := range map[string]*v1alpha1.DeletionGuard{"default": nil, "disabled": {Disabled: true}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWard(spec, nil)
+			w.fill("a", 100)
+			lost := func(i int) pipeline.Record {
+				r := w.tombstone(cm("a", i))
+				r.Evidence = pipeline.EvidenceReset
+				return r
+			}
+			namespace := w.tombstone(pipeline.Ref{Site: "prod", Resource: "namespaces", Name: "a"})
+			w.guard.foresee([]pipeline.Record{namespace, lost(0)}, func(r pipeline.Record) bool { return w.copies[r.Ref] })
+			if v := w.apply(namespace); v != hold {
+				t.Error("the namespace of what is held is deleted")
+			}
+			if v := w.apply(lost(0)); v != hold {
+				t.Error("what the source lacks since it was reset is deleted")
+			}
+			if n := w.remove("a", 1, 3); n != 2 {
+				t.Errorf("of 2 other deletions %d passed", n)
+			}
+			held := w.guard.Held()
+			if held.Held != 2 || held.AfterReset != 2 {
+				t.Errorf("%d are held, %d after the reset, want 2 and 2", held.Held, held.AfterReset)
+			}
+			// After a restart these scopes have not had too many.
+			w.guard = NewGuard(spec, &v1alpha1.DeletionsStatus{Held: 2, AfterReset: 2, Scopes: held.Scopes}, false)
+			w.guard.copies = w.count
+			if n := w.remove("a", 3, 5); n != 2 {
+				t.Errorf("after a restart %d of 2 other deletions passed", n)
+			}
+			again := lost(0)
+			if v := w.apply(again); v != hold {
+				t.Error("after a restart it is deleted")
+			}
+			w.guard.Approve()
+			if v := w.apply(again); v != pass || w.copies[again.Ref] {
+				t.Error("approved, it is not deleted")
+			}
+		})
+	}
+}

@@ -12,8 +12,8 @@ import (
 )
 
 // begin starts a term from what the log says. It tries again for as long as source or log
-// cannot be reached. spoiled, if not nil, is an epoch that must not go on.
-func (c *Collector) begin(ctx context.Context, spoiled *string) (*term, error) {
+// cannot be reached. former, if not nil, is the epoch that must not go on.
+func (c *Collector) begin(ctx context.Context, former *spoiled) (*term, error) {
 	t := &term{
 		site: c.settings.Site, source: c.settings.Source, history: c.settings.History, log: c.settings.Log,
 		rules: c.current.Load, newKinds: c.newKinds, settled: c.settings.Settled, tidyLog: c.settings.Tidy, beatNow: make(chan struct{}, 1),
@@ -42,7 +42,7 @@ func (c *Collector) begin(ctx context.Context, spoiled *string) (*term, error) {
 		}
 	}
 	t.epoch = past.epoch
-	if reason := past.broken(t.incarnation); reason != "" || spoiled != nil && *spoiled == past.epoch {
+	if reason := past.broken(t.incarnation); reason != "" || former != nil && former.epoch == past.epoch {
 		if reason != "" {
 			t.log.WarnContext(ctx, "beginning a new epoch", telemetry.KeyReason, reason)
 		}
@@ -53,7 +53,7 @@ func (c *Collector) begin(ctx context.Context, spoiled *string) (*term, error) {
 		}); err != nil {
 			return nil, err
 		}
-		past.hold(t.incarnation)
+		past.hold(t.incarnation, former != nil && former.reset)
 	}
 	t.former = past.former
 	limits := t.rules().cfg.Outbox
@@ -117,13 +117,16 @@ func (m memory) broken(incarnation string) string {
 	return ""
 }
 
-// hold makes what is remembered that of an epoch before the one that begins now.
-func (m *memory) hold(incarnation string) {
-	alien := m.last == nil || m.last.Incarnation != incarnation
-	if m.inventory.count > m.inventory.held && m.last != nil {
+// hold makes what is remembered that of an epoch before the one that begins now. After a reset of the source none
+// of it is the history of what the source is now.
+func (m *memory) hold(incarnation string, reset bool) {
+	alien := reset || m.last == nil || m.last.Incarnation != incarnation
+	if reset {
+		clear(m.former)
+	} else if m.inventory.count > m.inventory.held && m.last != nil {
 		m.former[m.epoch] = m.last.Incarnation
 	}
-	m.inventory.holdAll(alien)
+	m.inventory.holdAll(alien, reset)
 	m.last = nil
 }
 
@@ -208,11 +211,11 @@ func (c *Collector) readHeartbeat(ctx context.Context) (last *pipeline.Heartbeat
 	return last, at, nil
 }
 
-// holdAll marks every entry as one from before the epoch, and those that were not yet as alien or not.
-func (i *inventory) holdAll(alien bool) {
+// holdAll marks every entry as one from before the epoch; as alien or not those that were not held yet, or all.
+func (i *inventory) holdAll(alien, all bool) {
 	for _, entries := range i.kinds {
 		for key, e := range entries {
-			if !e.held {
+			if all || !e.held {
 				e.held, e.alien = true, alien
 			}
 			entries[key] = e

@@ -124,16 +124,25 @@ func (c *Collector) Started() bool {
 // earlier state, or the log lost records.
 var errAnew = errors.New("a new epoch has to begin")
 
+// errReset is errAnew for the source's sake.
+var errReset = fmt.Errorf("%w: the source was reset", errAnew)
+
+// spoiled is an epoch that must not go on, and whether that is for the source's sake.
+type spoiled struct {
+	epoch string
+	reset bool
+}
+
 // Run collects until ctx ends; it then writes what is waiting, for a short while, and
 // returns nil. It returns pipeline.ErrFenced when another collector has written:
 // Run may then be called again, and starts over from what the log says. It waits, and says so in the
 // log, while source or log cannot be reached.
 func (c *Collector) Run(ctx context.Context) error {
-	var spoiled *string
+	var former *spoiled
 	pause := newBackOff() // a source that flaps must not make epochs without end
 	for {
 		began := time.Now()
-		t, err := c.begin(ctx, spoiled)
+		t, err := c.begin(ctx, former)
 		if err == nil {
 			err = t.run(ctx)
 		}
@@ -143,7 +152,7 @@ func (c *Collector) Run(ctx context.Context) error {
 		if !errors.Is(err, errAnew) {
 			return err
 		}
-		spoiled = &t.epoch
+		former = &spoiled{t.epoch, errors.Is(err, errReset)}
 		if time.Since(began) > settledAfter {
 			pause.Reset()
 		}
@@ -250,7 +259,7 @@ func (t *term) reset(ctx context.Context, k pipeline.GroupResource, reason strin
 		return
 	}
 	t.log.WarnContext(ctx, "source was reset, beginning a new epoch", telemetry.KeyKind, k.String(), telemetry.KeyReason, reason)
-	t.cancel(fmt.Errorf("%w: %s", errAnew, reason))
+	t.cancel(fmt.Errorf("%w: %s", errReset, reason))
 }
 
 // unreadable notes an object that cannot be read.

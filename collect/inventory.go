@@ -33,7 +33,7 @@ type entry struct {
 	// held: from before the epoch. It is written anew when it is seen, and deleted when a complete
 	// list of this epoch lacks it.
 	held bool
-	// alien, of a held one: from another cluster, or it is not known from which.
+	// alien, of a held one: from another cluster, from before a reset of this one, or it is not known.
 	alien bool
 }
 

@@ -233,6 +233,9 @@ func (m *model) listAt(objects map[pipeline.Ref]thing, version uint64) {
 	}
 	switch verdict, _ := s.judge(); verdict {
 	case reset:
+		for i := range m.origins {
+			m.origins[i] = "reset"
+		}
 		m.newEpoch()
 		m.list(nil)
 		return
@@ -324,8 +327,8 @@ func (m *model) justify(e pipeline.Event) {
 			m.t.Fatalf("%s is held for a reset, but is of this epoch", e.UID)
 		}
 		return
-	case m.origins[former.epoch] != m.origins[m.epoch]:
-		m.t.Fatalf("tombstone (%s) of %s, which another cluster had", e.Evidence, e.UID)
+	case m.origins[former.epoch] != m.origins[m.epoch] && !m.deleted[e.UID]: // if it was, it was seen since
+		m.t.Fatalf("tombstone (%s) of %s, which is from before a reset", e.Evidence, e.UID)
 	}
 	if !m.deleted[e.UID] && !m.lost[e.UID] {
 		m.t.Fatalf("tombstone (%s) of %s, which was never deleted", e.Evidence, e.UID)
@@ -452,6 +455,14 @@ func (m *model) newEpoch() {
 	m.origins = append(m.origins, m.recorded)
 	m.through = "" // recorded in the former epoch
 	m.boot()
+}
+
+// loseLog has records of the log be lost: a new epoch of the same source.
+func (m *model) loseLog(*rapid.T) {
+	if m.incarnation == m.recorded {
+		m.newEpoch()
+		m.list(nil)
+	}
 }
 
 func (m *model) backup(*rapid.T) {
@@ -622,6 +633,7 @@ func TestModel(t *testing.T) {
 			"restore":       m.restore,
 			"replaceSource": m.replaceSource,
 			"staleList":     m.staleList,
+			"loseLog":       m.loseLog,
 		})
 		m.settled()
 	})

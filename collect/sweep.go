@@ -75,7 +75,7 @@ func (o *outbox) hold(k pipeline.GroupResource) {
 	defer o.mu.Unlock()
 	for key, e := range o.inv.kinds[k] {
 		o.inv.held += 1 - count(e.held)
-		e.held = true
+		e.held, e.alien = true, true
 		o.inv.kinds[k][key] = e
 	}
 	p := o.progressOf(k)
@@ -96,8 +96,8 @@ type absence struct {
 }
 
 // missing says of what the absence from a list at a version is evidence. From before the
-// epoch a version proves something only if the list has come as far: one that has not is of a source that
-// was put back, or lags behind. The versions of another cluster never do.
+// epoch a version proves something only if the list has come as far, and counts the same versions: those of another
+// cluster, and of one that was put back, do not.
 func (e entry) missing(version uint64) pipeline.Evidence {
 	if e.held && (e.alien || e.version == 0 || e.version > version) {
 		return pipeline.EvidenceReset

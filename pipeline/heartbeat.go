@@ -25,7 +25,7 @@ type Heartbeat struct {
 	// by a complete list: whether they still exist is not known.
 	Held int `json:"held,omitempty"`
 	// Former are the epochs before this one that the log still had objects of when the collector
-	// started, each with its incarnation.
+	// started, each with its incarnation. Those from before a reset of the source are left out.
 	Former map[string]string `json:"former,omitempty"`
 }
 
