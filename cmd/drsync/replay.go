@@ -33,7 +33,7 @@ func (c *cli) replayResultsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "results NAME",
 		Short: "Show what a Replay did with each object, or would do",
-		Args:  cobra.ExactArgs(1),
+		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			results, err := c.results(cmd.Context(), namespace, args[0], destination)
 			if err != nil {
