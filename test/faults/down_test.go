@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/test/world"
 )
 
@@ -38,7 +39,7 @@ func TestChangesWhileDown(t *testing.T) {
 				objects = append(objects, o)
 				put(t, w, o)
 			}
-			replicate(t, w, ns, ns, "")
+			replicate(t, w, ns, ns, anyDeletions)
 			converges(t, w, same(ns), time.Minute)
 			for _, p := range c.parts {
 				if c.kill {
@@ -75,7 +76,8 @@ func TestChangesWhileDown(t *testing.T) {
 }
 
 // TestNamespaceWipedWhileCollectorDown deletes a whole namespace at the source
-// while nobody watches: the completed sweep finds it out.
+// while nobody watches: the completed sweep finds it out, the guard asks first, and
+// nothing else waits for the answer.
 func TestNamespaceWipedWhileCollectorDown(t *testing.T) {
 	w := start(t, world.Options{Controllers: true})
 	r := random(t)
@@ -96,6 +98,14 @@ func TestNamespaceWipedWhileCollectorDown(t *testing.T) {
 	if err := w.Collector.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the deletions are held", time.Minute, func() bool {
+		return get(t, w, ".status.deletions.held", "replication", "both") != ""
+	})
+	put(t, w, world.ConfigMap(r, "kept", "after", 300, 1))
+	converges(t, w, same("kept"), time.Minute)
+	if out, err := w.DR.Kubectl("annotate", "replication", "both", v1alpha1.AnnotationApproveDeletions+"=yes"); err != nil {
+		t.Fatal(err, out)
+	}
 	eventually(t, "the namespace is gone at the destination", time.Minute, func() bool {
 		out, err := w.DR.Kubectl("get", "namespace", "wiped", "--ignore-not-found")
 		return err == nil && out == ""
@@ -109,7 +119,7 @@ func TestFrozen(t *testing.T) {
 	w := start(t, world.Options{ExternalLog: filepath.Join(bin, "nats-server")})
 	r := random(t)
 	put(t, w, world.Namespace("frozen"))
-	replicate(t, w, "frozen", "frozen", "")
+	replicate(t, w, "frozen", "frozen", anyDeletions)
 	for i, p := range []*world.Process{w.Collector, w.Applier, w.Log} {
 		t.Run(p.Name, func(t *testing.T) {
 			p.Freeze()

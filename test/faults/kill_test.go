@@ -31,7 +31,7 @@ func TestKilledAtRandom(t *testing.T) {
 				o.ExternalLog = filepath.Join(bin, "nats-server")
 			}
 			w := start(t, o)
-			replicate(t, w, "all", `"app-*"`, "")
+			replicate(t, w, "all", `"app-*"`, anyDeletions)
 			done := make(chan struct{})
 			var wg sync.WaitGroup
 			changes := rand.New(rand.NewPCG(r.Uint64(), 1))

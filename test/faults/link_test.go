@@ -89,7 +89,7 @@ func TestLinkedSites(t *testing.T) {
 		objects = append(objects, world.Mixed(r, ns, n))
 		put(t, w, objects[n])
 	}
-	replicate(t, w, ns, ns, "")
+	replicate(t, w, ns, ns, anyDeletions)
 	converges(t, w, same(ns), 2*time.Minute)
 
 	// change makes n changes: edits, deletions and new objects.

@@ -109,6 +109,9 @@ func random(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, seed))
 }
 
+// anyDeletions is for replicate where so much is deleted that the guard would ask first.
+const anyDeletions = "  deletionGuard: {disabled: true}\n"
+
 // replicate creates a Replication named name of the given namespaces, with more of its spec in YAML (indented by two).
 func replicate(t *testing.T, w *world.World, name, namespaces, more string) {
 	t.Helper()
