@@ -132,7 +132,7 @@ func TestReplayOfMomentsThatAreNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.append(h.settings(ns, "a", "2"))
-	h.make("Replay", "frozen", fmt.Sprintf("{template: {source: {site: prod}}, upTo: {snapshot: %s}, ttlSecondsAfterFinished: 1}", m.Name))
+	h.make("Replay", "frozen", fmt.Sprintf("{template: {source: {site: prod}}, upTo: {snapshot: %s}, ttlSecondsAfterFinished: 10}", m.Name))
 	rep := h.ends("frozen", v1alpha1.ReplayComplete)
 	if diff := cmp.Diff(map[string]string{"a": "1"}, h.values(ns)); diff != "" {
 		t.Errorf("as of the snapshot (-want +got)\n%s", diff)
