@@ -3,6 +3,7 @@ package faults
 import (
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -118,13 +119,21 @@ func TestLinkedSites(t *testing.T) {
 	change(50)
 	begin(t, w.Collector) // the other site is still out of reach
 	change(200)
-	wait(t, 3*time.Second)
+	condition := func(want string) func() bool {
+		return func() bool {
+			out, err := w.DR.Kubectl("get", "replication", ns, "-n", "default", "-o",
+				`jsonpath={.status.conditions[?(@.type=="SourceAvailable")].status}`)
+			return err == nil && strings.TrimSpace(string(out)) == want
+		}
+	}
+	eventually(t, "the Replication says that nothing is heard of the source", 3*time.Minute, condition("False"))
 	if c, err := world.Compare(t.Context(), w.Prod.Client().REST(), w.DR.Client().REST(), same(ns)); err == nil && c.OK() {
 		t.Error("the destination follows though the link is cut")
 	}
 	joined := time.Now()
 	cable.plug(w.Link)
 	t.Log(converges(t, w, same(ns), 2*time.Minute))
+	eventually(t, "the Replication says that the source is heard of", time.Minute, condition("True"))
 	t.Logf("equal %s after the link came back", time.Since(joined).Round(time.Millisecond))
 
 	for _, p := range []*world.Process{w.Applier, w.Collector} {
