@@ -218,7 +218,7 @@ func TestColumns(t *testing.T) {
 		t.Fatal(err)
 	}
 	status := `{"status":{"phase":"Replicating","counts":{"synced":1204,"pending":2,"failed":1,"parked":3},"lag":{"events":7,"seconds":4},` +
-		`"position":{"epoch":"01J","sequence":99},"lastEvent":{"object":"apps/deployments shop/web","action":"Configured","time":"2026-01-01T00:00:00Z"},` +
+		`"position":{"epoch":"01J","sequence":99},"oldestMoment":"` + time.Now().Add(-36*time.Hour).UTC().Format(time.RFC3339) + `","lastEvent":{"object":"apps/deployments shop/web","action":"Configured","time":"2026-01-01T00:00:00Z"},` +
 		`"conditions":[{"type":"Ready","status":"True","reason":"Replicating","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`
 	if out, err := c.Kubectl("patch", "replication", "-n", "default", "columns", "--subresource=status", "--type=merge", "-p", status); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -226,8 +226,8 @@ func TestColumns(t *testing.T) {
 	for wide, want := range map[string][]string{
 		"": {"NAME SOURCE PHASE SYNCED FAILED PARKED LAG AGE", "columns prod-nyc Replicating 1204 1 3 4"},
 		"-owide": {
-			"NAME SOURCE PHASE SYNCED FAILED PARKED LAG AGE MODE LAST RUN NEXT RUN REASON PENDING POSITION LAST EVENT",
-			"columns prod-nyc Replicating 1204 1 3 4 AGE Continuous Replicating 2 99 apps/deployments shop/web",
+			"NAME SOURCE PHASE SYNCED FAILED PARKED LAG AGE MODE LAST RUN NEXT RUN REASON PENDING POSITION OLDEST MOMENT LAST EVENT",
+			"columns prod-nyc Replicating 1204 1 3 4 AGE Continuous Replicating 2 99 36h apps/deployments shop/web",
 		},
 	} {
 		args := []string{"get", "repl", "-n", "default", "columns"}

@@ -95,7 +95,7 @@ func TestPlanCopyOfAnything(t *testing.T) {
 					h.First = rapid.Uint64Range(h.First, h.Last).Draw(t, "first")
 				}
 			},
-			"epoch": func(t *rapid.T) {
+			"epoch": func(*rapid.T) {
 				if len(e.source) < 20 {
 					e.begin(e.broken) // a writer that is told writes a whole one
 				}

@@ -22,15 +22,15 @@ import (
 // delay.
 const slowLink = 2 * time.Minute
 
-// throughProxy has the link of a pair go through a proxy.
-func throughProxy(t testing.TB, siteName string) (*linked, *proxy) {
+// throughProxy has the link of a pair, of site "a", go through a proxy.
+func throughProxy(t testing.TB) (*linked, *proxy) {
 	t.Helper()
 	l := &linked{dstDir: t.TempDir(), srcDir: t.TempDir()}
 	l.public, l.seed = testUser(t)
-	l.startDestination(t, siteName)
+	l.startDestination(t, "a")
 	p := newProxy(t, l.destination.LinkURL())
 	l.url = p.url()
-	l.startSource(t, siteName)
+	l.startSource(t, "a")
 	return l, p
 }
 
@@ -105,7 +105,7 @@ func TestLinkOfLateDestination(t *testing.T) {
 
 // TestLinkCut cuts the link for long while the source goes on.
 func TestLinkCut(t *testing.T) {
-	l, p := throughProxy(t, "a")
+	l, p := throughProxy(t)
 	w := testWriter(t, l.writing, "a")
 	l.copied(t, appendNumbered(t, w, 100))
 	sub, err := l.reading.History("a").Follow(t.Context(), "reader", pipeline.Position{})
@@ -141,7 +141,7 @@ func TestLinkCut(t *testing.T) {
 
 // TestLinkFlaps breaks the link again and again.
 func TestLinkFlaps(t *testing.T) {
-	l, p := throughProxy(t, "a")
+	l, p := throughProxy(t)
 	w := testWriter(t, l.writing, "a")
 	ctx, stop := context.WithCancel(t.Context())
 	var storm sync.WaitGroup
@@ -189,7 +189,7 @@ func TestLinkEndsRestart(t *testing.T) {
 // TestLinkFallsBehindRetention has the source drop records that the copy lacks:
 // the copy says so, and everything is written anew, tombstones too.
 func TestLinkFallsBehindRetention(t *testing.T) {
-	l, p := throughProxy(t, "a")
+	l, p := throughProxy(t)
 	w := testWriter(t, l.writing, "a")
 	l.copied(t, mustAppend(t, w, put("a", "stays", 1), put("a", "goes", 2), put("a", "changes", 3)))
 	p.down()

@@ -11,7 +11,7 @@ import (
 
 // TestLinkShowsACut cuts a link: both ends say so, and how much is not copied.
 func TestLinkShowsACut(t *testing.T) {
-	l, p := throughProxy(t, "a")
+	l, p := throughProxy(t)
 	w := testWriter(t, l.writing, "a")
 	l.copied(t, appendNumbered(t, w, 100))
 	ends := map[string]*Server{"source": l.source, "destination": l.destination}

@@ -123,7 +123,7 @@ func TestLinkedSites(t *testing.T) {
 		return func() bool {
 			out, err := w.DR.Kubectl("get", "replication", ns, "-n", "default", "-o",
 				`jsonpath={.status.conditions[?(@.type=="SourceAvailable")].status}`)
-			return err == nil && strings.TrimSpace(string(out)) == want
+			return err == nil && strings.TrimSpace(out) == want
 		}
 	}
 	eventually(t, "the Replication says that nothing is heard of the source", 3*time.Minute, condition("False"))
