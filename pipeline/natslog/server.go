@@ -320,8 +320,15 @@ func (s *Server) shutdown() error {
 }
 
 // halt stops a NATS server and waits. A lame-duck stop would hang a server
-// that does not listen.
+// that does not listen. Links are cut first: while it closes its streams a server
+// cannot store what the other site still sends, and would all the same answer
+// that it has taken it.
 func halt(inner *natsserver.Server) {
+	if links, err := inner.Leafz(nil); err == nil { // it cannot fail without options
+		for _, l := range links.Leafs {
+			_ = inner.DisconnectClientByID(l.ID) // gone by itself is as good
+		}
+	}
 	inner.Shutdown()
 	inner.WaitForShutdown()
 }
