@@ -125,15 +125,15 @@ func (p *Pump) missed(it *item) bool {
 
 // retry keeps the item for another try, unless there is a newer one.
 func (p *Pump) retry(ctx context.Context, it *item) {
-	now := time.Now()
+	now, reason := time.Now(), ClassOf(it.cause)
 	p.mu.Lock()
 	p.stats.failure(it, now)
 	due := now.Add(p.delay(it))
-	if it.stage == applying && ClassOf(it.cause) == Dependency && it.wakes != p.wakes {
+	if it.stage == applying && reason == Dependency && it.wakes != p.wakes {
 		it.attempts-- // what it lacks may have come while it was being tried
 		due = time.Time{}
 	}
-	newer := p.lanes.keep(it, due)
+	newer := p.lanes.keep(it, due) // another worker's from here on, unless there is a newer one
 	p.release()
 	p.work.Signal()
 	p.mu.Unlock()
@@ -143,7 +143,7 @@ func (p *Pump) retry(ctx context.Context, it *item) {
 		return
 	}
 	telemetry.Add(ctx, telemetry.MetricPumpRetries, 1, telemetry.String(telemetry.KeyReplication, p.cfg.Owner),
-		telemetry.String(telemetry.KeyKind, it.kind), telemetry.String(telemetry.KeyReason, ClassOf(it.cause).String()))
+		telemetry.String(telemetry.KeyKind, it.kind), telemetry.String(telemetry.KeyReason, reason.String()))
 }
 
 // look has the timer look what is due first.

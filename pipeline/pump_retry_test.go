@@ -188,6 +188,29 @@ func TestPumpWakeDuringAttempt(t *testing.T) {
 	})
 }
 
+// An item that is retried at once is another worker's while the former one still reports: the race detector looks.
+func TestPumpWakesHandOver(t *testing.T) {
+	run(t, config(), func(ctx context.Context, r *rig) {
+		const tries = 500
+		r.sink.Try = func(_ context.Context, _ pipeline.Record, attempt int) error {
+			if attempt == tries {
+				return nil
+			}
+			r.pump.Wake() // what it lacks may have come
+			return pipeline.WithClass(pipeline.Dependency, errors.New("no namespace"))
+		}
+		r.submit(ctx, pipelinetest.Put(object("a"), 1))
+		r.submit(ctx, pipelinetest.Put(object("b"), 2))
+		synctest.Wait()
+		for _, name := range []string{"a", "b"} {
+			if n := len(r.sink.Attempts(object(name))); n != tries || len(r.sink.Applied(object(name))) != 1 {
+				t.Errorf("%s was tried %d times", name, n)
+			}
+		}
+		r.wantAllSettled()
+	})
+}
+
 func TestPumpRetriesDoNotStarveOthers(t *testing.T) {
 	cfg := config()
 	cfg.MaxPending, cfg.Attempts, cfg.Workers = 20, 1000, 1
