@@ -54,6 +54,19 @@ func benchFirstCopy(ctx context.Context, dir string) (_ []Figure, err error) {
 	if err := fill(ctx, conn, objects); err != nil {
 		return nil, err
 	}
+	ratio, err := besideBareLoop(ctx, dir, "first-copy-ratio", "product", objects, func(client *kube.Client, _ int) (cost, error) {
+		return copyOnce(ctx, client, conn, "copy-", len(objects))
+	})
+	if err != nil {
+		return nil, err
+	}
+	restart, err := restartUnchanged(ctx, filepath.Join(dir, "fresh"), conn, len(objects))
+	return append([]Figure{ratio}, restart...), err
+}
+
+// besideBareLoop measures what brings objects into an empty cluster beside the bare loop that does, in rounds of
+// both, each in a cluster of its own. run is told its round.
+func besideBareLoop(ctx context.Context, dir, figure, what string, objects []world.Object, run func(*kube.Client, int) (cost, error)) (Figure, error) {
 	var product, bare []cost
 	runs := []func(*kube.Client) error{
 		func(client *kube.Client) error {
@@ -62,7 +75,7 @@ func benchFirstCopy(ctx context.Context, dir string) (_ []Figure, err error) {
 			return err
 		},
 		func(client *kube.Client) error {
-			c, err := copyOnce(ctx, client, conn, "copy-", len(objects))
+			c, err := run(client, len(product))
 			product = append(product, c)
 			return err
 		},
@@ -70,20 +83,18 @@ func benchFirstCopy(ctx context.Context, dir string) (_ []Figure, err error) {
 	rate := func(c cost) float64 { return float64(len(objects)) / c.wall.Seconds() }
 	each := func(c cost) float64 { return c.cpu.Seconds() * 1000 / float64(len(objects)) }
 	for round := range copyRounds {
-		for i, run := range runs {
-			if err := inNewCluster(ctx, filepath.Join(dir, fmt.Sprintf("dr-%d-%d", round, i)), run); err != nil {
-				return nil, err
+		for i, one := range runs {
+			if err := inNewCluster(ctx, filepath.Join(dir, fmt.Sprintf("dr-%d-%d", round, i)), one); err != nil {
+				return Figure{}, err
 			}
 		}
 		slices.Reverse(runs) // neither is always the first
-		progress("round %d: product %.0f/s (CPU %.2f ms each), bare loop %.0f/s (CPU %.2f ms each)", round+1,
+		progress("round %d: %s %.0f/s (CPU %.2f ms each), bare loop %.0f/s (CPU %.2f ms each)", round+1, what,
 			rate(product[round]), each(product[round]), rate(bare[round]), each(bare[round]))
 	}
-	ratio := atLeast("first-copy-ratio", pairs(bare, product, wall), 0.85, "ratio", fmt.Sprintf(
-		"bare loop, %d workers, %d rounds: %.0f objects/s; product %.0f objects/s; CPU of server and client together %.2f ms each, product %.2f ms (ratio %.2f)",
-		copyWorkers, copyRounds, medianOf(bare, rate), medianOf(product, rate), medianOf(bare, each), medianOf(product, each), pairs(bare, product, used)))
-	restart, err := restartUnchanged(ctx, filepath.Join(dir, "fresh"), conn, len(objects))
-	return append([]Figure{ratio}, restart...), err
+	return atLeast(figure, pairs(bare, product, wall), 0.85, "ratio", fmt.Sprintf(
+		"bare loop, %d workers, %d rounds: %.0f objects/s; %s %.0f objects/s; CPU of server and client together %.2f ms each, %s %.2f ms (ratio %.2f)",
+		copyWorkers, copyRounds, medianOf(bare, rate), what, medianOf(product, rate), medianOf(bare, each), what, medianOf(product, each), pairs(bare, product, used))), nil
 }
 
 // restartUnchanged measures a restart of the destination side over 10,000 objects

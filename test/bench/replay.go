@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -34,37 +33,16 @@ func benchReplay(ctx context.Context, dir string) (_ []Figure, err error) {
 	if err := fill(ctx, conn, objects); err != nil {
 		return nil, err
 	}
-	var product, bare []cost
-	runs := []func(*kube.Client) error{
-		func(client *kube.Client) error {
-			c, err := bareLoop(ctx, client, objects, "bare-")
-			bare = append(bare, c)
-			return err
-		},
-		func(client *kube.Client) error {
-			c, n, err := replayOnce(ctx, client, conn, "replay-", len(product))
-			if err == nil && int(n.Created) != len(objects) {
-				return fmt.Errorf("a replay of %d objects has done %+v", len(objects), n)
-			}
-			product = append(product, c)
-			return err
-		},
-	}
-	rate := func(c cost) float64 { return float64(len(objects)) / c.wall.Seconds() }
-	each := func(c cost) float64 { return c.cpu.Seconds() * 1000 / float64(len(objects)) }
-	for round := range copyRounds {
-		for i, run := range runs {
-			if err := inNewCluster(ctx, filepath.Join(dir, fmt.Sprintf("dr-%d-%d", round, i)), run); err != nil {
-				return nil, err
-			}
+	ratio, err := besideBareLoop(ctx, dir, "replay-ratio", "replay", objects, func(client *kube.Client, round int) (cost, error) {
+		c, n, err := replayOnce(ctx, client, conn, "replay-", round)
+		if err == nil && int(n.Created) != len(objects) {
+			err = fmt.Errorf("a replay of %d objects has done %+v", len(objects), n)
 		}
-		slices.Reverse(runs) // neither is always the first
-		progress("round %d: replay %.0f/s (CPU %.2f ms each), bare loop %.0f/s (CPU %.2f ms each)", round+1,
-			rate(product[round]), each(product[round]), rate(bare[round]), each(bare[round]))
+		return c, err
+	})
+	if err != nil {
+		return nil, err
 	}
-	ratio := atLeast("replay-ratio", pairs(bare, product, wall), 0.85, "ratio", fmt.Sprintf(
-		"bare loop, %d workers, %d rounds: %.0f objects/s; replay %.0f objects/s; CPU of server and client together %.2f ms each, replay %.2f ms (ratio %.2f)",
-		copyWorkers, copyRounds, medianOf(bare, rate), medianOf(product, rate), medianOf(bare, each), medianOf(product, each), pairs(bare, product, used)))
 	unchanged, err := replayUnchanged(ctx, filepath.Join(dir, "fresh"), conn, len(objects))
 	return append([]Figure{ratio}, unchanged...), err
 }
