@@ -12,15 +12,19 @@ import (
 // Schedule is a sequence of moments in a time zone. It is a value: its methods depend on
 // nothing else and may be called at once.
 //
-// A schedule that names hours goes by the clock on the wall: what falls into the hour that is
-// left out in spring happens when that hour would have begun, and what falls into the hour that
-// comes twice in autumn happens the first time only. One that is for every hour goes by the
-// time that passes.
+// A schedule that names hours, as 2, 1-3 or */6 do, goes by the clock on the wall: what falls into
+// the hour that is left out in spring happens when that hour would have begun, and what falls into
+// the hour that comes twice in autumn happens the first time only. One that is for every hour, as *
+// and @hourly are, goes by the time that passes: whenever the clock shows such a minute.
 type Schedule struct {
+	// moments are asked about times of UTC only, where no hour is left out and none comes twice.
 	moments cron.Schedule
 	zone    *time.Location
-	wall    bool
+	follow  func(s Schedule, t time.Time) time.Time
 }
+
+// allHours are the bits of the hours in a cron line that is for every one.
+const allHours = 1<<24 - 1
 
 // ParseSchedule reads a cron line of five fields, or a macro such as @daily, for a zone by its
 // IANA name; an empty one is UTC.
@@ -42,11 +46,11 @@ func ParseSchedule(line, zone string) (Schedule, error) {
 	if every, ok := moments.(cron.ConstantDelaySchedule); ok && every.Delay < time.Minute {
 		return Schedule{}, fmt.Errorf("schedule %q is for more than once a minute", line)
 	}
-	s := Schedule{moments: moments, zone: location}
-	if fields := strings.Fields(line); len(fields) == 5 {
-		s.wall = !strings.HasPrefix(fields[1], "*")
-	} else {
-		s.wall = !strings.HasPrefix(line, "@every") && line != "@hourly"
+	s := Schedule{moments: moments, zone: location, follow: Schedule.interval}
+	if spec, ok := moments.(*cron.SpecSchedule); ok {
+		if s.follow = Schedule.wall; spec.Hour&allHours == allHours {
+			s.follow = Schedule.passing
+		}
 	}
 	if s.Next(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
 		return Schedule{}, fmt.Errorf("schedule %q never comes: there is no such day", line)
@@ -55,10 +59,32 @@ func ParseSchedule(line, zone string) (Schedule, error) {
 }
 
 // Next is the first moment after t, zero if there is none within five years.
-func (s Schedule) Next(t time.Time) time.Time {
-	if !s.wall {
-		return s.moments.Next(t.In(s.zone))
+func (s Schedule) Next(t time.Time) time.Time { return s.follow(s, t) }
+
+// interval is Next of one that repeats after a while, whatever the clock shows.
+func (s Schedule) interval(t time.Time) time.Time { return s.moments.Next(t.In(s.zone)) }
+
+// passing is Next of one for every hour. Between two changes of the clock it goes as evenly as in UTC.
+func (s Schedule) passing(t time.Time) time.Time {
+	t = t.In(s.zone)
+	for on := onWall(t, time.UTC); ; {
+		next := s.moments.Next(on)
+		if next.IsZero() {
+			return next
+		}
+		_, end := t.ZoneBounds()
+		_, offset := t.Zone()
+		at := next.Add(-time.Duration(offset) * time.Second).In(s.zone)
+		if end.IsZero() || at.Before(end) {
+			return at
+		}
+		t = end
+		on = onWall(t, time.UTC).Add(-time.Nanosecond) // end itself may be a moment
 	}
+}
+
+// wall is Next of one that names hours.
+func (s Schedule) wall(t time.Time) time.Time {
 	on := onWall(t.In(s.zone), time.UTC)
 	for {
 		if on = s.moments.Next(on); on.IsZero() {
