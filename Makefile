@@ -36,7 +36,7 @@ GENERATED := api/v1alpha1/zz_generated.deepcopy.go charts/dr-syncer/crds docs/me
 .PHONY: help
 help: ## List the targets
 	@echo "DR-Syncer. Targets:"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "make demo KEEP=1      leave the two clusters running and say how to look at them"
 	@echo "make test PKG=./kube  the tests of one package; RACE=1 with the race detector"
@@ -63,6 +63,16 @@ build: prerequisites ## Build the products into bin/
 kube: prerequisites ## Build the Kubernetes that tests and demo run against
 	@test/kube/build.sh $(KUBE)
 
+# Beside kube, so that who runs no Pods need not wait for it.
+.PHONY: kube-node
+kube-node: kube ## Build and install what nodes take: kubelet, containerd, Debian's runc and so on
+	@test/kube/build.sh $(TOOLS)/node/kube-node ./node
+	@tools/node.sh $(TOOLS)/node
+
+.PHONY: e2e
+e2e: kube-node rsync build ## Run the product as Pods in two clusters with nodes (as root; a few minutes)
+	@go run ./test/run -tags e2e -steps -timeout 30m ./test/e2e
+
 .PHONY: rsync
 rsync: prerequisites ## Fetch an rsync that is new enough for the mover, unless there is one
 	@tools/rsync.sh $(RSYNC)
@@ -86,7 +96,8 @@ lint: $(GOLANGCI_LINT) ## Run the linters
 .PHONY: vet
 vet: prerequisites ## Run go vet over every module
 	@go vet ./...
-	@cd test/kube && env -u CGO_ENABLED go vet -trimpath ./... # as it is built, or all of Kubernetes would be compiled again
+	@go vet -tags e2e ./test/e2e
+	@cd test/kube && env -u CGO_ENABLED go vet -trimpath . # as it is built, or all of Kubernetes would be compiled again
 
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## Format the code

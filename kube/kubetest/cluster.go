@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +44,20 @@ type Config struct {
 	Controllers bool
 	// APIServerArgs are further flags of kube-apiserver.
 	APIServerArgs []string
+	// Machine is where the programs run, if nodes are to join. Without one it is this
+	// machine, at its loopback address.
+	Machine *Machine
+}
+
+// Machine is a machine of a cluster's own: a network namespace.
+type Machine struct {
+	// Address is the machine's, which this process and the cluster's nodes reach.
+	Address netip.Addr
+	// Enter is the command, with its arguments, that runs the command that follows in
+	// the machine and becomes it.
+	Enter []string
+	// Services is the range of the addresses of Services.
+	Services netip.Prefix
 }
 
 // Cluster is a running control plane. Its methods are safe for concurrent use, but
@@ -154,7 +169,11 @@ func (p *plane) prepare() error {
 		return err
 	}
 	p.ca = ca
-	cert, key, err := ca.issue(pkix.Name{CommonName: "kube-apiserver"}, net.IPv4(127, 0, 0, 1))
+	hosts := []net.IP{net.IPv4(127, 0, 0, 1)}
+	if m := p.cfg.Machine; m != nil {
+		hosts = append(hosts, m.Address.AsSlice(), m.Services.Addr().Next().AsSlice()) // the first is that of the API server itself
+	}
+	cert, key, err := ca.issue(pkix.Name{CommonName: "kube-apiserver"}, hosts...)
 	if err != nil {
 		return err
 	}
@@ -178,6 +197,10 @@ func (p *plane) choosePorts() error {
 		free, err := freeAddress()
 		if err != nil {
 			return err
+		}
+		if m := p.cfg.Machine; m != nil {
+			_, port, _ := net.SplitHostPort(free)
+			free = net.JoinHostPort(m.Address.String(), port)
 		}
 		*addr = free
 	}
@@ -227,7 +250,7 @@ func (p *plane) start(ctx context.Context) error {
 		return err
 	}
 	if p.server == nil || !p.server.running() {
-		server, err := spawn(p.cfg.Binary, "kube-apiserver", p.path("kube-apiserver.log"), p.serverArgs()...)
+		server, err := p.spawn("kube-apiserver", p.serverArgs()...)
 		if err != nil {
 			return err
 		}
@@ -237,7 +260,7 @@ func (p *plane) start(ctx context.Context) error {
 		return err
 	}
 	if p.cfg.Controllers && (p.controllers == nil || !p.controllers.running()) {
-		controllers, err := spawn(p.cfg.Binary, "kube-controller-manager", p.path("kube-controller-manager.log"),
+		controllers, err := p.spawn("kube-controller-manager",
 			"--kubeconfig="+p.kubeconfig,
 			"--authentication-kubeconfig="+p.kubeconfig,
 			"--authorization-kubeconfig="+p.kubeconfig,
@@ -259,11 +282,20 @@ func (p *plane) start(ctx context.Context) error {
 	return nil
 }
 
+// spawn starts a program of the control plane where it is to run.
+func (p *plane) spawn(name string, args ...string) (*process, error) {
+	var enter []string
+	if p.cfg.Machine != nil {
+		enter = p.cfg.Machine.Enter
+	}
+	return spawn(enter, p.cfg.Binary, name, p.path(name+".log"), args...)
+}
+
 func (p *plane) startEtcd(ctx context.Context) error {
 	if p.etcd != nil && p.etcd.running() {
 		return nil
 	}
-	etcd, err := spawn(p.cfg.Binary, "etcd", p.path("etcd.log"),
+	etcd, err := p.spawn("etcd",
 		"--dir="+p.path("etcd"), "--client-addr="+p.etcdAddr, "--peer-addr="+p.etcdPeer)
 	if err != nil {
 		return err
@@ -277,12 +309,16 @@ func (p *plane) startEtcd(ctx context.Context) error {
 
 func (p *plane) serverArgs() []string {
 	host, port, _ := net.SplitHostPort(p.serverAddr)
+	services, endpoints := "10.96.0.0/16", "none"
+	if m := p.cfg.Machine; m != nil { // there are Pods, which reach the server by its Service
+		services, endpoints = m.Services.String(), "lease"
+	}
 	return append([]string{
 		"--etcd-servers=http://" + p.etcdAddr,
 		"--bind-address=" + host,
 		"--secure-port=" + port,
 		"--advertise-address=" + host,
-		"--endpoint-reconciler-type=none",
+		"--endpoint-reconciler-type=" + endpoints,
 		"--cert-dir=" + p.path("certs"),
 		"--tls-cert-file=" + p.path("server.crt"),
 		"--tls-private-key-file=" + p.path("server.key"),
@@ -291,7 +327,7 @@ func (p *plane) serverArgs() []string {
 		"--service-account-signing-key-file=" + p.path("sa.key"),
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--authorization-mode=RBAC",
-		"--service-cluster-ip-range=10.96.0.0/16",
+		"--service-cluster-ip-range=" + services,
 		"--allow-privileged",
 		"--kubelet-preferred-address-types=InternalIP",
 	}, p.cfg.APIServerArgs...)

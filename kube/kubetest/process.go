@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -24,15 +25,15 @@ type process struct {
 }
 
 // spawn starts the program in a process group of its own, its output appended
-// to logPath.
-func spawn(binary, name, logPath string, args ...string) (*process, error) {
+// to logPath. enter is put in front of its command line.
+func spawn(enter []string, binary, name, logPath string, args ...string) (*process, error) {
 	out, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // in the cluster's directory
 	if err != nil {
 		return nil, fmt.Errorf("open log of %s: %w", name, err)
 	}
 	defer func() { _ = out.Close() }() // the child has its own descriptor
-	//nolint:gosec // the binary is the test kit's own, the arguments are built here
-	cmd := exec.Command(binary, append([]string{name}, args...)...)
+	line := slices.Concat(enter, []string{binary, name}, args)
+	cmd := exec.Command(line[0], line[1:]...) //nolint:gosec // the binary is the test kit's own, the arguments are built here
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = dieWithParent()
 	if err := cmd.Start(); err != nil {

@@ -2,7 +2,7 @@
 // it ends, a sign of life while nothing ends, the whole output of what failed,
 // and, alone on the last line, the counts:
 //
-//	go run ./test/run [-race] [-timeout 10m] [package ...]
+//	go run ./test/run [-race] [-steps] [-tags TAG] [-timeout 10m] [package ...]
 //	...
 //	812 passed, 0 failed, 0 skipped
 //

@@ -16,6 +16,8 @@ import (
 func main() {
 	race := flag.Bool("race", false, "run with the race detector (needs a C compiler)")
 	timeout := flag.Duration("timeout", 10*time.Minute, "longest run of one package")
+	tags := flag.String("tags", "", "build tags, separated by commas")
+	steps := flag.Bool("steps", false, "say what each test logs as it goes on, and when it has ended: for few and long ones")
 	flag.Parse()
 	packages := flag.Args()
 	if len(packages) == 0 {
@@ -27,11 +29,17 @@ func main() {
 	if *race {
 		args = append(args, "-race")
 	}
-	os.Exit(run(ctx, append(args, packages...), os.Stdout, os.Stderr))
+	if *tags != "" {
+		args = append(args, "-tags="+*tags)
+	}
+	if *steps {
+		args = append(args, "-count=1") // who wants to see steps wants them taken
+	}
+	os.Exit(run(ctx, append(args, packages...), *steps, os.Stdout, os.Stderr))
 }
 
 // run runs the go command and reports what it says. The result is the exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, steps bool, stdout, stderr io.Writer) int {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Stderr = stderr
 	// The go command passes an interrupt on to the tests, which clean up; a kill would not.
@@ -45,6 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return fail(stderr, fmt.Errorf("start go test: %w", err))
 	}
 	r := newReport(stdout, time.Now)
+	r.steps = steps
 	readErr := r.read(events, time.Tick(15*time.Second))
 	var exit *exec.ExitError
 	if err := errors.Join(readErr, cmd.Wait()); err != nil && !errors.As(err, &exit) {

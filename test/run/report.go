@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -47,6 +48,7 @@ type packageRun struct {
 // report turns the events of one `go test -json` into lines for people.
 type report struct {
 	out      io.Writer
+	steps    bool // say what tests log at once
 	now      func() time.Time
 	started  time.Time
 	spoke    time.Time
@@ -146,10 +148,19 @@ func (r *report) test(p *packageRun, e event) {
 	switch e.Action {
 	case "output":
 		t.output.WriteString(e.Output)
+		if r.steps && logged.MatchString(e.Output) {
+			r.say("        %s  %s", r.since(r.started), strings.TrimRight(logged.ReplaceAllString(e.Output, ""), "\n"))
+		}
 	case "pass", "fail", "skip":
 		t.result = e.Action
+		if r.steps {
+			r.say("%-6s  %s  %.1fs", e.Action, e.Test, e.Elapsed)
+		}
 	}
 }
+
+// logged is the beginning of the first line that a test logs at once.
+var logged = regexp.MustCompile(`^ +[a-z0-9_]+\.go:[0-9]+: `)
 
 func (r *report) packageEvent(e event) {
 	switch e.Action {

@@ -138,3 +138,21 @@ func TestAliveSaysWhatRuns(t *testing.T) {
 		t.Errorf("said %q, want %q", out.String(), want)
 	}
 }
+
+func TestStepsAreSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	r := newReport(&out, func() time.Time { return time.Unix(0, 0) })
+	r.steps = true
+	for line := range strings.Lines(`{"Action":"run","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"=== RUN   TestA\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:7: the cable is cut\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"        and more of it\n"}
+{"Action":"pass","Package":"p","Test":"TestA","Elapsed":2}`) {
+		r.line(line)
+	}
+	want := "        0m00s  the cable is cut\npass    TestA  2.0s\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("said (-want +got):\n%s", diff)
+	}
+}
