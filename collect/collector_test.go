@@ -52,7 +52,7 @@ rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]
 `
 
 func TestLogEqualsCluster(t *testing.T) {
-	w := newWorld(t, kubetest.Start(t))
+	w := newWorld(t, kubetest.Shared(t))
 	w.apply(shop)
 	w.start()
 	w.caughtUp()
@@ -148,6 +148,7 @@ func (w *world) applyWhenServed(yaml string) {
 }
 
 func TestKindsComeAndGo(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kubetest.Start(t))
 	w.config.Discovery = Duration(time.Hour) // only the signs of new kinds can help
 	w.start()
@@ -169,6 +170,7 @@ func TestKindsComeAndGo(t *testing.T) {
 }
 
 func TestBrokenConversionDeletesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kubetest.Start(t))
 	w.apply(namespaceYAML("custom") + gadgets)
 	w.applyWhenServed(gadget)

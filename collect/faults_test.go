@@ -56,17 +56,17 @@ func (w *world) offered() []string {
 }
 
 func TestDeletesWhileDownAreSwept(t *testing.T) {
-	w := newWorld(t, kubetest.Start(t))
-	w.apply(namespaceYAML("shop") + configMap("shop", "stays", "1") + configMap("shop", "goes", "1") +
-		configMap("shop", "recreated", "1") +
+	w := newWorld(t, kubetest.Shared(t))
+	w.apply(namespaceYAML("swept") + configMap("swept", "stays", "1") + configMap("swept", "goes", "1") +
+		configMap("swept", "recreated", "1") +
 		namespaceYAML("wiped") + configMap("wiped", "a", "1") + configMap("wiped", "b", "1"))
 	w.start()
 	w.caughtUp()
 	w.stop()
 	before := w.position()
 
-	w.kubectl("delete", "-n", "shop", "configmap/goes", "configmap/recreated")
-	w.apply(configMap("shop", "recreated", "2") + configMap("shop", "new", "1"))
+	w.kubectl("delete", "-n", "swept", "configmap/goes", "configmap/recreated")
+	w.apply(configMap("swept", "recreated", "2") + configMap("swept", "new", "1"))
 	w.kubectl("delete", "-n", "wiped", "configmaps", "--all")
 	w.start()
 	w.caughtUp()
@@ -107,6 +107,7 @@ func TestRestartWritesNothing(t *testing.T) {
 }
 
 func TestWatchCutAndCompacted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kubetest.Start(t))
 	proxy := w.cluster.Proxy()
 	w.source = w.connect(proxy.Kubeconfig())
@@ -136,11 +137,11 @@ func TestWatchCutAndCompacted(t *testing.T) {
 }
 
 func TestHalfListsDeleteNothing(t *testing.T) {
-	w := newWorld(t, kubetest.Start(t))
+	w := newWorld(t, kubetest.Shared(t))
 	var yaml strings.Builder
-	yaml.WriteString(namespaceYAML("shop"))
+	yaml.WriteString(namespaceYAML("half"))
 	for i := range 200 {
-		yaml.WriteString(configMap("shop", fmt.Sprintf("c%03d", i), incompressible(3000)))
+		yaml.WriteString(configMap("half", fmt.Sprintf("c%03d", i), incompressible(3000)))
 	}
 	w.apply(yaml.String())
 	proxy := w.cluster.Proxy()
@@ -148,7 +149,7 @@ func TestHalfListsDeleteNothing(t *testing.T) {
 	w.caughtUp()
 	w.stop()
 
-	w.kubectl("delete", "-n", "shop", "configmap/c007")
+	w.kubectl("delete", "-n", "half", "configmap/c007")
 	w.source = w.connect(proxy.Kubeconfig())
 	proxy.BreakAfter(200_000) // enough for discovery, not for all the ConfigMaps
 	w.start()
@@ -194,17 +195,17 @@ subjects: [{kind: User, name: collector, apiGroup: rbac.authorization.k8s.io}]
 `
 
 func TestForbiddenForAWhile(t *testing.T) {
-	w := newWorld(t, kubetest.Start(t))
+	w := newWorld(t, kubetest.Shared(t))
 	w.config.Kinds.Include = []string{"namespaces", "secrets", "configmaps"}
-	w.apply(namespaceYAML("shop") + configMap("shop", "stays", "1") + configMap("shop", "goes", "1") + fmt.Sprintf(readerRole, ", configmaps"))
+	w.apply(namespaceYAML("forbidden") + configMap("forbidden", "stays", "1") + configMap("forbidden", "goes", "1") + fmt.Sprintf(readerRole, ", configmaps"))
 	w.source = w.connect(w.cluster.User("collector"))
 	w.start()
 	w.caughtUp()
 	w.stop()
 
 	w.apply(fmt.Sprintf(readerRole, ""))
-	w.kubectl("delete", "-n", "shop", "configmap/goes")
-	w.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: login, namespace: shop}\nstringData: {a: b}\n")
+	w.kubectl("delete", "-n", "forbidden", "configmap/goes")
+	w.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: login, namespace: forbidden}\nstringData: {a: b}\n")
 	w.start()
 	w.eventually("configmaps are forbidden, secrets collected", func() string {
 		h := w.heartbeat()
@@ -232,8 +233,10 @@ func TestForbiddenForAWhile(t *testing.T) {
 }
 
 func TestRestoredSourceDeletesNothing(t *testing.T) {
+	t.Parallel()
 	for name, running := range map[string]bool{"WhileRunning": true, "WhileDown": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, kubetest.Start(t))
 			w.apply(namespaceYAML("shop") + configMap("shop", "old", "1") + configMap("shop", "changed", "1"))
 			w.start()
@@ -310,14 +313,14 @@ func (h *hooked) Kinds(ctx context.Context) ([]kube.Kind, error) {
 }
 
 func TestAnotherClusterUnderTheSameName(t *testing.T) {
-	w := newWorld(t, kubetest.Start(t))
-	w.apply(namespaceYAML("shop") + configMap("shop", "goes", "1"))
+	w := newWorld(t, kubetest.Shared(t))
+	w.apply(namespaceYAML("renamed") + configMap("renamed", "goes", "1"))
 	w.start()
 	w.caughtUp()
 	w.stop()
 	before := w.position()
 
-	w.kubectl("delete", "-n", "shop", "configmap/goes")
+	w.kubectl("delete", "-n", "renamed", "configmap/goes")
 	w.source = &hooked{Source: w.source, clusterUID: func(context.Context) (string, error) { return "another", nil }}
 	w.start()
 	w.eventually("complete", func() string {
@@ -338,6 +341,7 @@ func TestAnotherClusterUnderTheSameName(t *testing.T) {
 // TestSwappedCluster has another cluster take the address while the collector runs: one that has come so far
 // that the watches go on there without a list.
 func TestSwappedCluster(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, kubetest.Start(t))
 	proxy := w.cluster.Proxy()
 	w.source = w.connect(proxy.Kubeconfig())
@@ -413,12 +417,12 @@ func TestSwappedCluster(t *testing.T) {
 }
 
 func TestUnknownIdentityDeletesNothing(t *testing.T) {
-	w := newWorld(t, kubetest.Start(t))
-	w.apply(namespaceYAML("shop") + configMap("shop", "goes", "1"))
+	w := newWorld(t, kubetest.Shared(t))
+	w.apply(namespaceYAML("unknown") + configMap("unknown", "goes", "1"))
 	w.start()
 	w.caughtUp()
 	w.stop()
-	w.kubectl("delete", "-n", "shop", "configmap/goes")
+	w.kubectl("delete", "-n", "unknown", "configmap/goes")
 
 	client := w.cluster.Client()
 	var broken atomic.Bool

@@ -112,6 +112,7 @@ func (c *cluster) leader(conn *Conn, stream string) int {
 
 // TestConformanceCluster runs on three servers, each record on all of them.
 func TestConformanceCluster(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	urls := c.url()
 	pipelinetest.TestLog(t, func(t *testing.T) pipelinetest.Harness {
@@ -124,6 +125,7 @@ func TestConformanceCluster(t *testing.T) {
 // TestReplicas makes the streams of a log on servers of every kind: without a
 // wish three hold each of them where there are three, and a wish is obeyed.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	conn := testConn(t, ConnectConfig{URL: c.url()})
 	made := func(conn *Conn, name string) int {
@@ -196,6 +198,7 @@ func (c *cluster) clear(conn *Conn) {
 // appends: what was acknowledged is there, once and in order, the writer is not
 // fenced by that, and another writer still fences it.
 func TestClusterLosesItsLeader(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	conn := testConn(t, ConnectConfig{URL: c.url()})
 	w, err := conn.Writer(t.Context(), "a", testOptions())

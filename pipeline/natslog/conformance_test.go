@@ -14,20 +14,26 @@ import (
 )
 
 func TestConformanceInProcess(t *testing.T) {
+	t.Parallel()
 	pipelinetest.TestLog(t, func(t *testing.T) pipelinetest.Harness {
+		t.Parallel()
 		return harness(inProcess(t, testServer(t)))
 	})
 }
 
 func TestConformanceOverTCP(t *testing.T) {
+	t.Parallel()
 	pipelinetest.TestLog(t, func(t *testing.T) pipelinetest.Harness {
+		t.Parallel()
 		return harness(testConn(t, ConnectConfig{URL: testServer(t, listening).URL()}))
 	})
 }
 
 // TestConformanceLinked writes at the source and reads the copy at the destination.
 func TestConformanceLinked(t *testing.T) {
+	t.Parallel()
 	pipelinetest.TestLog(t, func(t *testing.T) pipelinetest.Harness {
+		t.Parallel()
 		links := map[string]*linked{}
 		of := func(site string) *linked {
 			if links[site] == nil {

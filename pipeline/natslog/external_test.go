@@ -36,6 +36,7 @@ func externalServer(t testing.TB, set ...func(*natsserver.Options)) string {
 }
 
 func TestConformanceExternal(t *testing.T) {
+	t.Parallel()
 	pipelinetest.TestLog(t, func(t *testing.T) pipelinetest.Harness {
 		return harness(testConn(t, ConnectConfig{URL: externalServer(t)}))
 	})

@@ -172,6 +172,7 @@ func appendUntilDone(t testing.TB, w *Writer, patience time.Duration, events []p
 // TestAnswerLost loses the answer to an append that was stored: repeating it
 // finds it, and does not store it again.
 func TestAnswerLost(t *testing.T) {
+	t.Parallel()
 	for name, size := range map[string]uint64{"one": 1, "batch": 9} {
 		t.Run(name, func(t *testing.T) {
 			s := testServer(t, listening)
@@ -210,6 +211,7 @@ func TestAnswerLost(t *testing.T) {
 // TestAnswerLostAndGivenUp appends something else after an append whose answer
 // was lost.
 func TestAnswerLostAndGivenUp(t *testing.T) {
+	t.Parallel()
 	s := testServer(t, listening)
 	p := newProxy(t, s.URL())
 	w := testWriter(t, testConn(t, ConnectConfig{URL: p.url()}), "a")
@@ -237,6 +239,7 @@ func TestAnswerLostAndGivenUp(t *testing.T) {
 // random: every event is there once and in order, and a follower on an equally
 // bad connection sees the same.
 func TestStormyConnection(t *testing.T) {
+	t.Parallel()
 	const total = 600
 	s := testServer(t, listening)
 	p := newProxy(t, s.URL())
@@ -301,6 +304,7 @@ func TestStormyConnection(t *testing.T) {
 
 // TestRestartedServer restarts the server under writer, reader and follower.
 func TestRestartedServer(t *testing.T) {
+	t.Parallel()
 	s := testServer(t, listening)
 	conns := map[string]*Conn{"in process": inProcess(t, s), "tcp": testConn(t, ConnectConfig{URL: s.URL()})}
 	w := testWriter(t, conns["tcp"], "a")
@@ -386,6 +390,7 @@ func TestHole(t *testing.T) {
 // TestDamagedBlock flips a bit of the stored history: the server is silent about
 // it, a follower is not, and the current state has lost nothing.
 func TestDamagedBlock(t *testing.T) {
+	t.Parallel()
 	for _, where := range []struct {
 		name string
 		find func(block []byte) int
@@ -464,6 +469,7 @@ func followToTheEnd(t testing.TB, c *Conn, n uint64) error {
 // TestHistoryGoesBack loses the end of a history that only the writer knows of:
 // the sequences are not given out again.
 func TestHistoryGoesBack(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	at := func(cfg *ServerConfig) { cfg.StoreDir, cfg.Port = dir, -1 }
 	s := testServer(t, at)
@@ -511,6 +517,7 @@ func TestHistoryGoesBack(t *testing.T) {
 // TestCurrentBehind fills the current stream up, so that it takes up no more of
 // the history: Current is as new as ever, over a change of the epoch too.
 func TestCurrentBehind(t *testing.T) {
+	t.Parallel()
 	c := inProcess(t, testServer(t))
 	opts := testOptions()
 	opts.CurrentMaxBytes = 1 << 20

@@ -30,6 +30,7 @@ func cut(t *testing.T, c *Conn, before uint64) {
 
 // TestLostRecordsAreSaid has records go that the current stream never had, in the ways that happens.
 func TestLostRecordsAreSaid(t *testing.T) {
+	t.Parallel()
 	const objects = 60
 	cases := map[string]struct {
 		reason string

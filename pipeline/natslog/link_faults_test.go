@@ -1,6 +1,7 @@
 package natslog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -48,6 +49,9 @@ func appendNumbered(t testing.TB, w *Writer, n int) pipeline.Position {
 	return w.Position()
 }
 
+// wholeBodies compares bodies as they are. Byte by byte, seven megabytes take many seconds.
+var wholeBodies = cmp.Comparer(bytes.Equal)
+
 // sameCurrent compares what both ends know of every object.
 func sameCurrent(t testing.TB, l *linked) {
 	t.Helper()
@@ -61,7 +65,7 @@ func sameCurrent(t testing.TB, l *linked) {
 		}
 		return all
 	}
-	if diff := cmp.Diff(read(l.writing.History("a")), read(l.reading.History("a"))); diff != "" {
+	if diff := cmp.Diff(read(l.writing.History("a")), read(l.reading.History("a")), wholeBodies); diff != "" {
 		t.Errorf("the current states differ (-source +destination):\n%s", diff)
 	}
 }
@@ -69,6 +73,7 @@ func sameCurrent(t testing.TB, l *linked) {
 // TestLinkWindow copies far more than is on its way at once: the copy's
 // acknowledgements pass.
 func TestLinkWindow(t *testing.T) {
+	t.Parallel()
 	l := newLinked(t, "a")
 	last := appendNumbered(t, testWriter(t, l.writing, "a"), 9*linkWindow)
 	start := time.Now()
@@ -80,6 +85,7 @@ func TestLinkWindow(t *testing.T) {
 
 // TestLinkOfLateDestination appends before there is a destination at all.
 func TestLinkOfLateDestination(t *testing.T) {
+	t.Parallel()
 	l := &linked{dstDir: t.TempDir(), srcDir: t.TempDir()}
 	l.public, l.seed = testUser(t)
 	port := freePort(t)
@@ -105,6 +111,7 @@ func TestLinkOfLateDestination(t *testing.T) {
 
 // TestLinkCut cuts the link for long while the source goes on.
 func TestLinkCut(t *testing.T) {
+	t.Parallel()
 	l, p := throughProxy(t)
 	w := testWriter(t, l.writing, "a")
 	l.copied(t, appendNumbered(t, w, 100))
@@ -141,6 +148,7 @@ func TestLinkCut(t *testing.T) {
 
 // TestLinkFlaps breaks the link again and again.
 func TestLinkFlaps(t *testing.T) {
+	t.Parallel()
 	l, p := throughProxy(t)
 	w := testWriter(t, l.writing, "a")
 	ctx, stop := context.WithCancel(t.Context())
@@ -166,6 +174,7 @@ func TestLinkFlaps(t *testing.T) {
 
 // TestLinkEndsRestart restarts either server while records are on their way.
 func TestLinkEndsRestart(t *testing.T) {
+	t.Parallel()
 	l := newLinked(t, "a")
 	port := l.port(t)
 	var last pipeline.Position
@@ -189,6 +198,7 @@ func TestLinkEndsRestart(t *testing.T) {
 // TestLinkFallsBehindRetention has the source drop records that the copy lacks:
 // the copy says so, and everything is written anew, tombstones too.
 func TestLinkFallsBehindRetention(t *testing.T) {
+	t.Parallel()
 	l, p := throughProxy(t)
 	w := testWriter(t, l.writing, "a")
 	l.copied(t, mustAppend(t, w, put("a", "stays", 1), put("a", "goes", 2), put("a", "changes", 3)))
@@ -223,6 +233,7 @@ func TestLinkFallsBehindRetention(t *testing.T) {
 // TestCopyWithAHole makes a copy that lacks records in its middle, as one does
 // whose source dropped them while it was on its way.
 func TestCopyWithAHole(t *testing.T) {
+	t.Parallel()
 	l := newLinked(t, "a")
 	w := testWriter(t, l.writing, "a")
 	l.copied(t, appendNumbered(t, w, 20))
@@ -266,6 +277,7 @@ func TestCopyWithAHole(t *testing.T) {
 // TestLinkOfNewDestination gives a source, whose history no longer has its
 // beginning, a destination that knows nothing.
 func TestLinkOfNewDestination(t *testing.T) {
+	t.Parallel()
 	l := newLinked(t, "a")
 	w := testWriter(t, l.writing, "a")
 	last := appendNumbered(t, w, 100)
@@ -299,6 +311,7 @@ func TestLinkOfNewDestination(t *testing.T) {
 // TestLinkOfNewSource replaces the source's store: the destination keeps what it
 // has, and takes up the new history.
 func TestLinkOfNewSource(t *testing.T) {
+	t.Parallel()
 	l := newLinked(t, "a")
 	w := testWriter(t, l.writing, "a")
 	l.copied(t, mustAppend(t, w, put("a", "old", 1), put("a", "both", 2)))
@@ -315,6 +328,7 @@ func TestLinkOfNewSource(t *testing.T) {
 
 // TestLinkPermitsNothingElse tries from both ends what a link is not for.
 func TestLinkPermitsNothingElse(t *testing.T) {
+	t.Parallel()
 	l := newLinked(t, "a")
 	w := testWriter(t, l.writing, "a")
 	last := appendNumbered(t, w, 10)
@@ -420,6 +434,7 @@ func TestLinkUserIsNoClient(t *testing.T) {
 // TestLinkRefusesAnOlderHistory links a source whose history is older than what
 // the destination holds.
 func TestLinkRefusesAnOlderHistory(t *testing.T) {
+	t.Parallel()
 	l := newLinked(t, "a")
 	w := testWriter(t, l.writing, "a")
 	l.copied(t, mustAppend(t, w, put("a", "x", 1)))

@@ -142,6 +142,7 @@ func TestLinkCopies(t *testing.T) {
 // TestLinkTakesNoLargerBodies appends a body that would not cross: it is refused
 // for good, and nothing else is.
 func TestLinkTakesNoLargerBodies(t *testing.T) {
+	t.Parallel()
 	l := newLinked(t, "a")
 	w := testWriter(t, l.writing, "a")
 	big := pipelinetest.PutBody(pipelinetest.ConfigMap("a", "big"), 2, incompressible(9<<20))

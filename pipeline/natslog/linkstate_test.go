@@ -11,6 +11,7 @@ import (
 
 // TestLinkShowsACut cuts a link: both ends say so, and how much is not copied.
 func TestLinkShowsACut(t *testing.T) {
+	t.Parallel()
 	l, p := throughProxy(t)
 	w := testWriter(t, l.writing, "a")
 	l.copied(t, appendNumbered(t, w, 100))
@@ -81,6 +82,7 @@ func TestLinkStateCompared(t *testing.T) {
 // TestLinkTLS links over TLS: with certificates that fit it copies, with others it
 // says what is wrong and nothing crosses.
 func TestLinkTLS(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newAuthority(t), newAuthority(t)
 	serverCert, serverKey := ours.leaf(t, "server")
 	clientCert, clientKey := ours.leaf(t, "client")

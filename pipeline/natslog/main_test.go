@@ -2,6 +2,7 @@ package natslog
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"os"
 	"testing"
@@ -19,12 +20,21 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(helperStore); dir != "" {
 		os.Exit(helperMain(dir))
 	}
+	waitTogether()
 	goleak.VerifyTestMain(m,
 		// A stream that is about to source from another waits up to 30 s for the
 		// answer, after the server has shut down too. It ends then, and touches nothing.
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"),
 		// Nor does one that mirrors, for up to 5 s.
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).setupMirrorConsumer.func3"))
+}
+
+// waitTogether has the parallel tests run by more than there are processors: they wait for
+// servers that look for each other every so often. The flag -parallel says otherwise.
+func waitTogether() {
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
 }
 
 // testServer starts an embedded server in a directory of the test. It does not
@@ -159,10 +169,13 @@ func update(t testing.TB, c *Conn, stream string, change func(*jetstream.StreamC
 	}
 }
 
+// patience is how long a test waits for what has to come.
+const patience = 90 * time.Second
+
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", what)

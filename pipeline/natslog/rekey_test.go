@@ -151,6 +151,7 @@ func run(t *testing.T, opts *natsserver.Options) *natsserver.Server {
 // TestCredentialsChange revokes what a connection uses while it writes and reads, and gives it other
 // credentials later: it says what is wrong meanwhile, and goes on by itself.
 func TestCredentialsChange(t *testing.T) {
+	t.Parallel()
 	for name, serve := range map[string]func(*testing.T) keyed{"NKeySeed": withNKeys, "Credentials": withJWTs} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t)

@@ -10,6 +10,7 @@ import (
 // the disk that they are made for: closed ones must not keep the room they do
 // not use.
 func TestEpochsFitTheDefaultDisk(t *testing.T) {
+	t.Parallel()
 	const tenGiB = 10 << 30
 	s := testServer(t, func(cfg *ServerConfig) { cfg.MaxStore = tenGiB / 4 * 3 })
 	c := inProcess(t, s)

@@ -118,6 +118,7 @@ func TestDiskGuard(t *testing.T) {
 // TestWriteErrorHeals makes writing fail by the limit on the size of files, in a
 // process of its own, since that counts for all its files.
 func TestWriteErrorHeals(t *testing.T) {
+	t.Parallel()
 	const inside = "DRS_NATSLOG_LIMITED"
 	if os.Getenv(inside) == "" {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWriteErrorHeals$")

@@ -10,6 +10,7 @@ import (
 
 // TestTrimmingCutOff ends a server between the two steps of a trimming: the history must not go on losing records.
 func TestTrimmingCutOff(t *testing.T) {
+	t.Parallel()
 	cases := map[string]struct {
 		reason string
 		heal   func(t *testing.T, c *Conn)

@@ -127,6 +127,7 @@ func TestSiteUserStoresLargeBodies(t *testing.T) {
 }
 
 func TestSiteUserCannotReachAnotherSite(t *testing.T) {
+	t.Parallel()
 	s, a, b := twoSites(t, "a", "b")
 	wb := testWriter(t, b, "b")
 	last := mustAppend(t, wb, put("b", "x", 1))

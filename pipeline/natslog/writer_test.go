@@ -20,6 +20,7 @@ import (
 // history listens in the end, and what was appended on the way is in the log as
 // a whole, once.
 func TestWritersRace(t *testing.T) {
+	t.Parallel()
 	const racers = 8
 	s := testServer(t, listening)
 	var mu sync.Mutex
@@ -78,6 +79,7 @@ func TestWritersRace(t *testing.T) {
 
 // TestLargeBatches appends as much at once as a collector may.
 func TestLargeBatches(t *testing.T) {
+	t.Parallel()
 	small := func(o *natsserver.Options) { o.MaxPayload = 64 << 10 }
 	cases := map[string]struct {
 		conn        func(t *testing.T) *Conn
