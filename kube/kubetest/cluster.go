@@ -194,7 +194,7 @@ func (p *plane) prepare() error {
 // choosePorts picks addresses and writes the admin's kubeconfig for them.
 func (p *plane) choosePorts() error {
 	for _, addr := range []*string{&p.etcdAddr, &p.etcdPeer, &p.serverAddr} {
-		free, err := freeAddress()
+		free, err := FreeAddress()
 		if err != nil {
 			return err
 		}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"strconv"
 
@@ -119,19 +117,4 @@ func (p *plane) compact(ctx context.Context) error {
 	}
 	_, err = p.etcdCall(ctx, "/v3/kv/compaction", `{"revision":"`+strconv.FormatInt(revision, 10)+`","physical":true}`)
 	return err
-}
-
-// freeAddress returns a loopback address that nobody listens on. Its port is
-// below the range that outgoing connections take theirs from, so that it can be
-// listened on again after a restart.
-func freeAddress() (string, error) {
-	var err error
-	for range 100 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(15000+rand.IntN(17000))) //nolint:gosec // not a secret
-		var l net.Listener
-		if l, err = net.Listen("tcp", addr); err == nil {
-			return addr, l.Close()
-		}
-	}
-	return "", fmt.Errorf("find free port: %w", err)
 }

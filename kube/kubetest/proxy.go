@@ -38,7 +38,7 @@ func (c *Cluster) Proxy() *Proxy {
 }
 
 func (p *plane) newProxy() (*Proxy, error) {
-	addr, err := freeAddress()
+	addr, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}

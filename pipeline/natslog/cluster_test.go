@@ -29,15 +29,11 @@ func newCluster(t testing.TB, size int) *cluster {
 	c := &cluster{t: t, servers: make([]*natsserver.Server, size)}
 	var routes []*url.URL
 	for range c.servers {
-		u, err := url.Parse("nats://127.0.0.1:" + freePort(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		routes = append(routes, u)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", freePort(t))})
 	}
 	for i := range c.servers {
 		o := natsserver.Options{
-			ServerName: fmt.Sprintf("n%d", i), Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true,
+			ServerName: fmt.Sprintf("n%d", i), Host: "127.0.0.1", Port: freePort(t), NoSigs: true, NoLog: true,
 			JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 64 << 30,
 		}
 		port := routes[i].Port()
@@ -62,7 +58,7 @@ func newCluster(t testing.TB, size int) *cluster {
 	return c
 }
 
-// start starts one server. It keeps its client port over restarts.
+// start starts one server, on the same ports each time.
 func (c *cluster) start(i int) {
 	c.t.Helper()
 	opts := c.options[i]
@@ -74,9 +70,6 @@ func (c *cluster) start(i int) {
 	s.Start()
 	if !s.ReadyForConnections(30 * time.Second) {
 		c.t.Fatal("the server is not ready")
-	}
-	if _, err := fmt.Sscan(strings.TrimPrefix(s.ClientURL(), "nats://127.0.0.1:"), &c.options[i].Port); err != nil {
-		c.t.Fatal(err)
 	}
 }
 

@@ -471,7 +471,8 @@ func followToTheEnd(t testing.TB, c *Conn, n uint64) error {
 func TestHistoryGoesBack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	at := func(cfg *ServerConfig) { cfg.StoreDir, cfg.Port = dir, -1 }
+	port := freePort(t)
+	at := func(cfg *ServerConfig) { cfg.StoreDir, cfg.Port = dir, port }
 	s := testServer(t, at)
 	c := testConn(t, ConnectConfig{URL: s.URL()})
 	w := testWriter(t, c, "a")
@@ -482,7 +483,6 @@ func TestHistoryGoesBack(t *testing.T) {
 	}
 	defer func() { _ = sub.Close() }()
 	// The store is copied, goes on, and is replaced by its copy.
-	port := s.port
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -490,7 +490,7 @@ func TestHistoryGoesBack(t *testing.T) {
 	if err := os.CopyFS(older, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
-	s = testServer(t, at, func(cfg *ServerConfig) { cfg.Port = port })
+	s = testServer(t, at)
 	last := appendUntilDone(t, w, time.Second, []pipeline.Event{numbered(2), numbered(3)})
 	for n := range last.Seq {
 		if d, err := sub.Next(t.Context()); err != nil || d.Position.Seq != n+1 {

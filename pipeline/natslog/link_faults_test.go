@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ func throughProxy(t testing.TB) (*linked, *proxy) {
 	t.Helper()
 	l := &linked{dstDir: t.TempDir(), srcDir: t.TempDir()}
 	l.public, l.seed = testUser(t)
+	l.port = freePort(t)
 	l.startDestination(t, "a")
 	p := newProxy(t, l.destination.LinkURL())
 	l.url = p.url()
@@ -88,15 +90,15 @@ func TestLinkOfLateDestination(t *testing.T) {
 	t.Parallel()
 	l := &linked{dstDir: t.TempDir(), srcDir: t.TempDir()}
 	l.public, l.seed = testUser(t)
-	port := freePort(t)
-	l.url = "nats://127.0.0.1:" + port
+	l.port = freePort(t)
+	l.url = fmt.Sprintf("nats://127.0.0.1:%d", l.port)
 	l.startSource(t, "a")
 	w := testWriter(t, l.writing, "a")
 	last := appendNumbered(t, w, 300)
 	if st, linked := l.source.Link(); !linked || st.Err == nil && !st.Heard.IsZero() {
 		t.Errorf("link without a destination: %+v, %v", st, linked)
 	}
-	l.startDestination(t, "a", port)
+	l.startDestination(t, "a")
 	l.copied(t, last)
 	checkNumbered(t, l.reading, last.Seq)
 	eventually(t, "the source knows of its copy", func() bool {
@@ -176,7 +178,6 @@ func TestLinkFlaps(t *testing.T) {
 func TestLinkEndsRestart(t *testing.T) {
 	t.Parallel()
 	l := newLinked(t, "a")
-	port := l.port(t)
 	var last pipeline.Position
 	for round := range 4 {
 		w := testWriter(t, l.writing, "a")
@@ -188,7 +189,7 @@ func TestLinkEndsRestart(t *testing.T) {
 		}
 		l.stopDestination(t)
 		last = appendNumbered(t, w, 500)
-		l.startDestination(t, "a", port)
+		l.startDestination(t, "a")
 	}
 	l.copied(t, last)
 	checkNumbered(t, l.reading, last.Seq)
@@ -282,11 +283,10 @@ func TestLinkOfNewDestination(t *testing.T) {
 	w := testWriter(t, l.writing, "a")
 	last := appendNumbered(t, w, 100)
 	l.copied(t, last)
-	port := l.port(t)
 	l.stopDestination(t)
 	trim(t, l.writing, "a", 90)
 	l.dstDir = t.TempDir()
-	l.startDestination(t, "a", port)
+	l.startDestination(t, "a")
 	eventually(t, "the source learns that the copy needs a whole epoch", func() bool { return w.lacking() != nil })
 	again := testWriter(t, l.writing, "a")
 	for n := range uint64(50) {

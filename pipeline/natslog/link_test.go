@@ -3,6 +3,7 @@ package natslog
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ type linked struct {
 	source, destination          *Server
 	writing, reading             *Conn
 	url                          string
+	port                         int // where the destination takes links
 	seed, public, dstDir, srcDir string
 }
 
@@ -26,24 +28,18 @@ func newLinked(t testing.TB, siteName string) *linked {
 	t.Helper()
 	l := &linked{dstDir: t.TempDir(), srcDir: t.TempDir()}
 	l.public, l.seed = testUser(t)
+	l.port = freePort(t)
 	l.startDestination(t, siteName)
 	l.url = l.destination.LinkURL()
 	l.startSource(t, siteName)
 	return l
 }
 
-func (l *linked) startDestination(t testing.TB, siteName string, port ...string) {
+func (l *linked) startDestination(t testing.TB, siteName string) {
 	t.Helper()
-	at := -1
-	if len(port) > 0 {
-		var err error
-		if at, err = strconv.Atoi(port[0]); err != nil {
-			t.Fatal(err)
-		}
-	}
 	l.destination = testServer(t, func(c *ServerConfig) {
 		c.StoreDir, c.ServerName = l.dstDir, "destination"
-		c.LeafHost, c.LeafPort = "127.0.0.1", at
+		c.LeafHost, c.LeafPort = "127.0.0.1", l.port
 		c.Users = []User{{NKey: l.public, Site: siteName, Leaf: true}}
 	})
 	l.reading = inProcess(t, l.destination)
@@ -68,29 +64,20 @@ func stop(t testing.TB, c *Conn, s *Server) {
 	}
 }
 
-// port is where the destination takes links.
-func (l *linked) port(t testing.TB) string {
+// freePort is a port where nobody listens. It is below those of outgoing connections, so that it
+// can be listened on again after a restart.
+func freePort(t testing.TB) int {
 	t.Helper()
-	_, port, err := net.SplitHostPort(strings.TrimPrefix(l.destination.LinkURL(), "nats://"))
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 15000 + rand.IntN(17000)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	return port
-}
-
-// freePort is a port where nobody listens.
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // copied waits until the copy of site "a" has come to a position.

@@ -15,6 +15,7 @@ import (
 // TestBehaviour runs what users count on, each in namespaces of its own,
 // between one pair of clusters.
 func TestBehaviour(t *testing.T) {
+	t.Parallel()
 	w := start(t, world.Options{})
 	t.Run("PoisonAmongAThousand", func(t *testing.T) { poison(t, w) })
 	t.Run("ForeignObjectUntouched", func(t *testing.T) { foreign(t, w) })
@@ -68,12 +69,12 @@ spec: {policyName: no-poison, validationActions: [Deny]}
 		t.Fatal(err)
 	}
 	// The policy takes a moment to be enforced.
-	eventually(t, "the policy refuses", 30*time.Second, func() bool {
+	eventually(t, "the policy refuses", func() bool {
 		out, err := w.DR.Kubectl("create", "configmap", "probe", "--from-literal=poison=x", "--dry-run=server")
 		return err != nil && strings.Contains(out+err.Error(), "poison is not accepted")
 	})
 	replicate(t, w, "poison", "poison", "")
-	eventually(t, "one object is parked and named", time.Minute, func() bool {
+	eventually(t, "one object is parked and named", func() bool {
 		return get(t, w, ".status.counts.parked", "replication", "poison") == "1" &&
 			strings.Contains(get(t, w, ".status.lastError", "replication", "poison"), "poison/bad")
 	})
@@ -90,8 +91,8 @@ spec: {policyName: no-poison, validationActions: [Deny]}
 	if err := w.Prod.Apply(`{apiVersion: v1, kind: ConfigMap, metadata: {name: bad, namespace: poison}, data: {healthy: "yes"}}`); err != nil {
 		t.Fatal(err)
 	}
-	converges(t, w, same("poison"), 30*time.Second)
-	eventually(t, "nothing is parked any more", 30*time.Second, func() bool {
+	converges(t, w, same("poison"))
+	eventually(t, "nothing is parked any more", func() bool {
 		return get(t, w, ".status.counts.parked", "replication", "poison") == "0"
 	})
 }
@@ -116,15 +117,15 @@ data: {owner: somebody}
 	put(t, w, world.ConfigMap(r, "foreign", "theirs", 100, 0))
 	put(t, w, world.ConfigMap(r, "foreign", "ours", 100, 0))
 	replicate(t, w, "foreign", "foreign", "")
-	eventually(t, "the foreign objects are parked", 30*time.Second, func() bool {
+	eventually(t, "the foreign objects are parked", func() bool {
 		return get(t, w, ".status.counts.parked", "replication", "foreign") == "2"
 	})
-	eventually(t, "the other object arrives", 30*time.Second, func() bool {
+	eventually(t, "the other object arrives", func() bool {
 		return get(t, w, ".metadata.name", "configmap", "ours", "-n", "foreign", "--ignore-not-found") == "ours"
 	})
 	remove(t, w, world.ConfigMap(r, "foreign", "theirs", 100, 0))
 	remove(t, w, world.ConfigMap(r, "foreign", "ours", 100, 0))
-	eventually(t, "our copy is deleted", 30*time.Second, func() bool {
+	eventually(t, "our copy is deleted", func() bool {
 		return get(t, w, ".metadata.name", "configmap", "ours", "-n", "foreign", "--ignore-not-found") == ""
 	})
 	if after := get(t, w, ".metadata", "configmap", "theirs", "-n", "foreign"); after != before {
@@ -142,7 +143,7 @@ func two(t *testing.T, w *world.World) {
 	}
 	replicate(t, w, "team-a", "team-a", "")
 	replicate(t, w, "team-b", "team-b", "")
-	converges(t, w, same("team-a", "team-b"), time.Minute)
+	converges(t, w, same("team-a", "team-b"))
 	for _, ns := range []string{"team-a", "team-b"} {
 		if got := get(t, w, `.metadata.labels.dr-syncer\.io/replication`, "configmap", "app-0", "-n", ns); got != "default."+ns {
 			t.Errorf("the copy in %s belongs to %q", ns, got)
@@ -158,7 +159,7 @@ func mapping(t *testing.T, w *world.World) {
 	}
 	replicate(t, w, "mapped", "shop", "  namespaceMapping: {prefix: dr-}\n")
 	scope := world.Scope{Namespaces: map[string]string{"shop": "dr-shop"}}
-	converges(t, w, scope, time.Minute)
+	converges(t, w, scope)
 	if got := get(t, w, ".subjects[0].namespace", "rolebinding", "app-17", "-n", "dr-shop"); got != "dr-shop" {
 		t.Errorf("the binding's subject is in namespace %q", got)
 	}
@@ -171,7 +172,7 @@ func hot(t *testing.T, w *world.World) {
 	put(t, w, world.Namespace("hot"))
 	replicate(t, w, "hot", "hot", "")
 	put(t, w, world.ConfigMap(r, "hot", "counter", 50, 0))
-	converges(t, w, same("hot"), 30*time.Second)
+	converges(t, w, same("hot"))
 	seen := &writes{}
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
@@ -179,21 +180,23 @@ func hot(t *testing.T, w *world.World) {
 	defer watching.Wait()
 	defer cancel()
 	const updates, seconds = 150, 3
+	began := time.Now()
 	tick := time.NewTicker(seconds * time.Second / updates)
 	defer tick.Stop()
 	for i := range updates {
 		<-tick.C
 		put(t, w, world.ConfigMap(r, "hot", "counter", 50, i+1))
 	}
-	converges(t, w, same("hot"), 30*time.Second)
+	converges(t, w, same("hot"))
 	if got := get(t, w, `.data.revision`, "configmap", "counter", "-n", "hot"); got != fmt.Sprint(updates) {
 		t.Errorf("the copy is at revision %s, want %d", got, updates)
 	}
-	// Ten a second, as the pump paces one object, and some that a loaded machine stretches.
-	if n := seen.count(); n < 2 || n > updates/2 {
-		t.Errorf("%d updates became %d writes", updates, n)
+	// Ten a second, as the pump paces one object.
+	took := time.Since(began)
+	if n := seen.count(); n < 2 || n > 2+int(10*took.Seconds()) {
+		t.Errorf("%d updates within %s became %d writes", updates, took, n)
 	} else {
-		t.Logf("%d updates became %d writes", updates, n)
+		t.Logf("%d updates within %s became %d writes", updates, took, n)
 	}
 }
 
@@ -226,14 +229,14 @@ func paused(t *testing.T, w *world.World) {
 		put(t, w, world.Mixed(r, "paused", i))
 	}
 	replicate(t, w, "paused", "paused", "")
-	converges(t, w, same("paused"), time.Minute)
+	converges(t, w, same("paused"))
 	patch := func(v bool) {
 		if out, err := w.DR.Kubectl("patch", "replication", "paused", "--type=merge", "-p", fmt.Sprintf(`{"spec":{"paused":%t}}`, v)); err != nil {
 			t.Fatal(err, out)
 		}
 	}
 	patch(true)
-	eventually(t, "the phase is Paused", 30*time.Second, func() bool { return get(t, w, ".status.phase", "replication", "paused") == "Paused" })
+	eventually(t, "the phase is Paused", func() bool { return get(t, w, ".status.phase", "replication", "paused") == "Paused" })
 	for i := range 20 {
 		put(t, w, world.Mixed(r, "paused", 100+i))
 	}
@@ -246,7 +249,7 @@ func paused(t *testing.T, w *world.World) {
 		t.Error("a paused Replication created an object")
 	}
 	patch(false)
-	converges(t, w, same("paused"), time.Minute)
+	converges(t, w, same("paused"))
 }
 
 const widgetCRD = `
@@ -275,22 +278,22 @@ func crd(t *testing.T, w *world.World) {
 		if err := w.Prod.Apply(widgetCRD); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the source serves the kind", 30*time.Second, func() bool {
+		eventually(t, "the source serves the kind", func() bool {
 			return w.Prod.Apply(fmt.Sprintf(`{apiVersion: shop.example.org/v1, kind: Widget, metadata: {name: w, namespace: widgets}, spec: {color: %s}, status: {kept: "no subresource"}}`, color)) == nil
 		})
-		eventually(t, "the object arrives", time.Minute, func() bool {
+		eventually(t, "the object arrives", func() bool {
 			return get(t, w, ".spec.color", "widget", "w", "-n", "widgets", "--ignore-not-found") == color
 		})
 		if got := get(t, w, ".status.kept", "widget", "w", "-n", "widgets"); got != "no subresource" {
 			t.Errorf("status of a kind without the subresource is %q", got)
 		}
-		converges(t, w, scope, 30*time.Second)
+		converges(t, w, scope)
 	}
 	add("red")
 	if out, err := w.Prod.Kubectl("delete", "crd", "widgets.shop.example.org", "--wait=true"); err != nil {
 		t.Fatal(err, out)
 	}
-	eventually(t, "the kind is gone at the destination", time.Minute, func() bool {
+	eventually(t, "the kind is gone at the destination", func() bool {
 		out, err := w.DR.Kubectl("get", "crd", "widgets.shop.example.org", "--ignore-not-found")
 		return err == nil && strings.TrimSpace(out) == ""
 	})
@@ -306,7 +309,7 @@ spec: {source: {site: nowhere}, namespaces: {names: [nowhere]}}
 `); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the condition says that the site is unknown", 30*time.Second, func() bool {
+	eventually(t, "the condition says that the site is unknown", func() bool {
 		return strings.Contains(get(t, w, ".status.conditions", "replication", "nowhere"), "UnknownSite")
 	})
 }
@@ -319,7 +322,7 @@ func deleted(t *testing.T, w *world.World, policy string) {
 		put(t, w, world.Mixed(r, ns, i))
 	}
 	replicate(t, w, ns, ns, "  onDelete: "+policy+"\n")
-	converges(t, w, same(ns), time.Minute)
+	converges(t, w, same(ns))
 	if err := w.DR.Apply(fmt.Sprintf(`{apiVersion: v1, kind: ConfigMap, metadata: {name: theirs, namespace: %s}, data: {a: b}}`, ns)); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 // TestChangesWhileDown changes, creates and deletes objects while one part is
 // down, and wants equality after it is back.
 func TestChangesWhileDown(t *testing.T) {
+	t.Parallel()
 	w := start(t, world.Options{ExternalLog: filepath.Join(bin, "nats-server")})
 	r := random(t)
 	cases := []struct {
@@ -40,7 +41,7 @@ func TestChangesWhileDown(t *testing.T) {
 				put(t, w, o)
 			}
 			replicate(t, w, ns, ns, anyDeletions)
-			converges(t, w, same(ns), time.Minute)
+			converges(t, w, same(ns))
 			for _, p := range c.parts {
 				if c.kill {
 					p.Kill()
@@ -70,7 +71,7 @@ func TestChangesWhileDown(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			t.Log(converges(t, w, same(ns), time.Minute))
+			t.Log(converges(t, w, same(ns)))
 		})
 	}
 }
@@ -79,6 +80,7 @@ func TestChangesWhileDown(t *testing.T) {
 // while nobody watches: the completed sweep finds it out, the guard asks first, and
 // nothing else waits for the answer.
 func TestNamespaceWipedWhileCollectorDown(t *testing.T) {
+	t.Parallel()
 	w := start(t, world.Options{Controllers: true})
 	r := random(t)
 	for _, ns := range []string{"wiped", "kept"} {
@@ -88,34 +90,35 @@ func TestNamespaceWipedWhileCollectorDown(t *testing.T) {
 		}
 	}
 	replicate(t, w, "both", "wiped, kept", "")
-	converges(t, w, same("wiped", "kept"), time.Minute)
+	converges(t, w, same("wiped", "kept"))
 	w.Collector.Kill()
 	remove(t, w, world.Namespace("wiped"))
-	eventually(t, "the namespace is gone at the source", time.Minute, func() bool {
+	eventually(t, "the namespace is gone at the source", func() bool {
 		out, err := w.Prod.Kubectl("get", "namespace", "wiped", "--ignore-not-found")
 		return err == nil && out == ""
 	})
 	if err := w.Collector.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the deletions are held", time.Minute, func() bool {
+	eventually(t, "the deletions are held", func() bool {
 		return get(t, w, ".status.deletions.held", "replication", "both") != ""
 	})
 	put(t, w, world.ConfigMap(r, "kept", "after", 300, 1))
-	converges(t, w, same("kept"), time.Minute)
+	converges(t, w, same("kept"))
 	if out, err := w.DR.Kubectl("annotate", "replication", "both", v1alpha1.AnnotationApproveDeletions+"=yes"); err != nil {
 		t.Fatal(err, out)
 	}
-	eventually(t, "the namespace is gone at the destination", time.Minute, func() bool {
+	eventually(t, "the namespace is gone at the destination", func() bool {
 		out, err := w.DR.Kubectl("get", "namespace", "wiped", "--ignore-not-found")
 		return err == nil && out == ""
 	})
-	converges(t, w, same("wiped", "kept"), time.Minute)
+	converges(t, w, same("wiped", "kept"))
 }
 
 // TestFrozen stops each part in its tracks for longer than the heartbeats and
 // lets it go on.
 func TestFrozen(t *testing.T) {
+	t.Parallel()
 	w := start(t, world.Options{ExternalLog: filepath.Join(bin, "nats-server")})
 	r := random(t)
 	put(t, w, world.Namespace("frozen"))
@@ -128,7 +131,7 @@ func TestFrozen(t *testing.T) {
 			}
 			wait(t, 12*time.Second)
 			p.Thaw()
-			converges(t, w, same("frozen"), time.Minute)
+			converges(t, w, same("frozen"))
 		})
 	}
 }

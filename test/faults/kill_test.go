@@ -11,26 +11,25 @@ import (
 	"github.com/dr-syncer/dr-syncer/test/world"
 )
 
-// TestKilledAtRandom changes a cluster 5,000 times while collector, applier and
-// log are killed at random moments, and wants equality in the end.
+// TestKilledAtRandom changes a cluster, 5,000 times with the default log, while
+// collector, applier and log are killed at random moments, and wants equality in the end.
 func TestKilledAtRandom(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
-		name     string
-		external bool
-		changes  int
-		reason   string
+		name    string
+		options world.Options
+		changes int
+		reason  string
 	}{
-		{"EmbeddedLog", false, 5000, "killing the applier kills the log with it"},
-		{"ExternalLog", true, 2000, "log and applier die separately"},
+		{"EmbeddedLog", world.Options{}, 5000, "killing the applier kills the log with it"},
+		{"ExternalLog", world.Options{ExternalLog: filepath.Join(bin, "nats-server")}, 2000, "log and applier die separately"},
+		{"LinkedLogs", world.Options{Linked: true}, 2000, "killing either kills one end of the link, with the log that it holds"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			r := random(t)
-			o := world.Options{}
-			if c.external {
-				o.ExternalLog = filepath.Join(bin, "nats-server")
-			}
-			w := start(t, o)
+			w := start(t, c.options)
 			replicate(t, w, "all", `"app-*"`, anyDeletions)
 			done := make(chan struct{})
 			var wg sync.WaitGroup
@@ -48,7 +47,7 @@ func TestKilledAtRandom(t *testing.T) {
 					}
 				}
 			}
-			result := converges(t, w, same("app-0", "app-1", "app-2"), 90*time.Second)
+			result := converges(t, w, same("app-0", "app-1", "app-2"))
 			t.Logf("%d changes, %d kills: %s", c.changes, kills, result)
 			if kills < 5 {
 				t.Errorf("only %d kills: the run proves little", kills)

@@ -78,6 +78,7 @@ func (c *cable) plug(target string) {
 // TestLinkedSites runs the log at the source, linked to the destination, and cuts
 // the link while the source changes and each part is killed.
 func TestLinkedSites(t *testing.T) {
+	t.Parallel()
 	cable := newCable(t)
 	w := launch(t, world.Options{Linked: true, LinkVia: cable.listener.Addr().String()})
 	cable.plug(w.Link)
@@ -91,7 +92,7 @@ func TestLinkedSites(t *testing.T) {
 		put(t, w, objects[n])
 	}
 	replicate(t, w, ns, ns, anyDeletions)
-	converges(t, w, same(ns), 2*time.Minute)
+	converges(t, w, same(ns))
 
 	// change makes n changes: edits, deletions and new objects.
 	made := len(objects)
@@ -126,14 +127,14 @@ func TestLinkedSites(t *testing.T) {
 			return err == nil && strings.TrimSpace(out) == want
 		}
 	}
-	eventually(t, "the Replication says that nothing is heard of the source", 3*time.Minute, condition("False"))
+	eventually(t, "the Replication says that nothing is heard of the source", condition("False"))
 	if c, err := world.Compare(t.Context(), w.Prod.Client().REST(), w.DR.Client().REST(), same(ns)); err == nil && c.OK() {
 		t.Error("the destination follows though the link is cut")
 	}
 	joined := time.Now()
 	cable.plug(w.Link)
-	t.Log(converges(t, w, same(ns), 2*time.Minute))
-	eventually(t, "the Replication says that the source is heard of", time.Minute, condition("True"))
+	t.Log(converges(t, w, same(ns)))
+	eventually(t, "the Replication says that the source is heard of", condition("True"))
 	t.Logf("equal %s after the link came back", time.Since(joined).Round(time.Millisecond))
 
 	for _, p := range []*world.Process{w.Applier, w.Collector} {
@@ -141,7 +142,7 @@ func TestLinkedSites(t *testing.T) {
 		p.Kill()
 		change(60)
 		begin(t, p)
-		converges(t, w, same(ns), 2*time.Minute)
+		converges(t, w, same(ns))
 	}
 }
 

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -37,6 +38,11 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	// The worlds mostly wait. The flag -parallel says otherwise.
+	if err := flag.Set("test.parallel", "3"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	if code == 0 {
 		if err := goleak.Find(
@@ -66,7 +72,7 @@ func start(t *testing.T, o world.Options) *world.World {
 func launch(t *testing.T, o world.Options) *world.World {
 	t.Helper()
 	o.Dir, o.Bin = t.TempDir(), bin
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	w, err := world.New(ctx, o)
 	if err != nil {
@@ -87,7 +93,7 @@ func launch(t *testing.T, o world.Options) *world.World {
 // run starts the programs of a World.
 func run(t *testing.T, w *world.World) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := w.Start(ctx); err != nil {
 		t.Fatal(err)
@@ -143,10 +149,14 @@ func remove(t *testing.T, w *world.World, o world.Object) {
 	}
 }
 
+// patience is how long a test waits for what has to come. What is silent for a minute counts as
+// lost, and a busy machine needs its time.
+const patience = 3 * time.Minute
+
 // converges waits until both clusters are equal in scope.
-func converges(t *testing.T, w *world.World, scope world.Scope, within time.Duration) world.Comparison {
+func converges(t *testing.T, w *world.World, scope world.Scope) world.Comparison {
 	t.Helper()
-	deadline := time.Now().Add(within)
+	deadline := time.Now().Add(patience)
 	for {
 		c, err := world.Compare(t.Context(), w.Prod.Client().REST(), w.DR.Client().REST(), scope)
 		if err == nil && c.OK() {
@@ -154,19 +164,19 @@ func converges(t *testing.T, w *world.World, scope world.Scope, within time.Dura
 		}
 		if time.Now().After(deadline) {
 			out, _ := w.DR.Kubectl("get", "replications", "-A", "-o", "yaml")
-			t.Fatalf("not equal after %s: %v %s\n%s", within, err, c, out)
+			t.Fatalf("not equal after %s: %v %s\n%s", patience, err, c, out)
 		}
 		wait(t, 200*time.Millisecond)
 	}
 }
 
 // eventually polls until cond holds.
-func eventually(t *testing.T, what string, within time.Duration, cond func() bool) {
+func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(within)
+	deadline := time.Now().Add(patience)
 	for !cond() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", within, what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 		wait(t, 50*time.Millisecond)
 	}

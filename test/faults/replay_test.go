@@ -12,6 +12,7 @@ import (
 // TestReplayKilledAtRandom kills the applier, and the log inside it, at twenty random points of a Replay:
 // it ends equal, at the moment it was begun for.
 func TestReplayKilledAtRandom(t *testing.T) {
+	t.Parallel()
 	r := random(t)
 	w := start(t, world.Options{})
 	const objects = 600
@@ -22,7 +23,7 @@ func TestReplayKilledAtRandom(t *testing.T) {
 		put(t, w, world.ConfigMap(r, fmt.Sprintf("app-%d", i%3), fmt.Sprintf("c%d", i), 200, i))
 	}
 	replicate(t, w, "all", `"app-*"`, "")
-	converges(t, w, same("app-0", "app-1", "app-2"), time.Minute) // so everything is in the log
+	converges(t, w, same("app-0", "app-1", "app-2")) // so everything is in the log
 	if err := w.DR.Apply(`
 apiVersion: dr-syncer.io/v1alpha1
 kind: Replay
@@ -41,7 +42,7 @@ spec:
 		out, _ := w.DR.Kubectl("get", "replay", "-n", "default", "killed", "-o", "jsonpath={"+path+"}")
 		return strings.TrimSpace(out)
 	}
-	eventually(t, "the Replay knows its moment", time.Minute, func() bool { return get(".status.position.sequence") != "" })
+	eventually(t, "the Replay knows its moment", func() bool { return get(".status.position.sequence") != "" })
 	position, kills := get(".status.position.sequence"), 0
 	for kills < 20 {
 		wait(t, time.Duration(r.IntN(400))*time.Millisecond)
@@ -55,11 +56,11 @@ spec:
 		}
 	}
 	t.Logf("after %d kills: %s, %s", kills, get(".status.phase"), get(".status.counts"))
-	eventually(t, "the Replay ends", 2*time.Minute, func() bool { return get(".status.phase") == "Complete" })
+	eventually(t, "the Replay ends", func() bool { return get(".status.phase") == "Complete" })
 	if got := get(".status.position.sequence"); got != position {
 		t.Errorf("the moment has moved from %s to %s", position, got)
 	}
 	remove(t, w, world.ConfigMap(r, "app-0", "later", 200, 1))
 	scope := world.Scope{Namespaces: map[string]string{"app-0": "app-0-past", "app-1": "app-1-past", "app-2": "app-2-past"}}
-	t.Logf("%d kills, %s: %s", kills, get(".status.counts"), converges(t, w, scope, 30*time.Second))
+	t.Logf("%d kills, %s: %s", kills, get(".status.counts"), converges(t, w, scope))
 }

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/dr-syncer/dr-syncer/test/world"
 )
@@ -14,6 +13,7 @@ import (
 // TestRules runs what users count on of rules and standby, each in namespaces of
 // its own, between one pair of clusters.
 func TestRules(t *testing.T) {
+	t.Parallel()
 	w := start(t, world.Options{})
 	t.Run("OnlyWhatChangesIsWritten", func(t *testing.T) { onlyChanged(t, w) })
 	t.Run("SleepAndWake", func(t *testing.T) { sleepAndWake(t, w) })
@@ -63,7 +63,7 @@ func writesTo(t *testing.T, w *world.World) int {
 // rulesReady waits for the condition TransformsReady of a Replication.
 func rulesReady(t *testing.T, w *world.World, name, status, words string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("the rules of %s are ready: %s, with %q", name, status, words), 30*time.Second, func() bool {
+	eventually(t, fmt.Sprintf("the rules of %s are ready: %s, with %q", name, status, words), func() bool {
 		path := `.status.conditions[?(@.type=="TransformsReady")]`
 		return get(t, w, path+".status", "replication", name) == status && strings.Contains(get(t, w, path+".message", "replication", name), words)
 	})
@@ -72,7 +72,7 @@ func rulesReady(t *testing.T, w *world.World, name, status, words string) {
 // caughtUp waits until a run has gone over everything again and has nothing left to do.
 func caughtUp(t *testing.T, w *world.World, name string) {
 	t.Helper()
-	eventually(t, name+" has caught up", time.Minute, func() bool {
+	eventually(t, name+" has caught up", func() bool {
 		return get(t, w, ".status.phase", "replication", name) == "Replicating" && get(t, w, ".status.lag.events", "replication", name) == "0"
 	})
 }
@@ -96,7 +96,7 @@ func onlyChanged(t *testing.T, w *world.World) {
 		}
 		return strings.Count(out+"\n", value+"\n")
 	}
-	eventually(t, "all copies are there", time.Minute, func() bool {
+	eventually(t, "all copies are there", func() bool {
 		return get(t, w, ".status.counts.synced", "replication", "changed") == fmt.Sprint(objects+1)
 	})
 	if n := stamped("one"); n != matching {
@@ -106,7 +106,7 @@ func onlyChanged(t *testing.T, w *world.World) {
 
 	before := writesTo(t, w)
 	rules(t, w, "stamps", document(`"two"`))
-	eventually(t, "the rule is run again", 30*time.Second, func() bool { return stamped("two") == matching })
+	eventually(t, "the rule is run again", func() bool { return stamped("two") == matching })
 	caughtUp(t, w, "changed")
 	// One write is the ConfigMap with the rules itself.
 	if n := writesTo(t, w) - before - 1; n != matching {
@@ -117,7 +117,7 @@ func onlyChanged(t *testing.T, w *world.World) {
 	rules(t, w, "stamps", document(`nosuch`))
 	rulesReady(t, w, "changed", "False", `configmap default/stamps, key rules.yaml, rule "stamp", line 2`)
 	put(t, w, world.ConfigMap(r, "changed", "app-1", 50, 7))
-	eventually(t, "the former rules go on", 30*time.Second, func() bool {
+	eventually(t, "the former rules go on", func() bool {
 		return get(t, w, ".data.revision", "configmap", "app-1", "-n", "changed") == "7" && get(t, w, ".data.stamp", "configmap", "app-1", "-n", "changed") == "two"
 	})
 	rules(t, w, "stamps", document(`"two"`))
@@ -127,7 +127,7 @@ func onlyChanged(t *testing.T, w *world.World) {
 		t.Fatal(err)
 	}
 	put(t, w, world.ConfigMap(r, "changed", "app-2", 50, 8))
-	eventually(t, "the applier is back", time.Minute, func() bool {
+	eventually(t, "the applier is back", func() bool {
 		return get(t, w, ".data.revision", "configmap", "app-2", "-n", "changed") == "8" && get(t, w, ".data.stamp", "configmap", "app-2", "-n", "changed") == "two"
 	})
 	caughtUp(t, w, "changed")
@@ -171,7 +171,7 @@ spec: {selector: {matchLabels: {app: agent}}, template: {metadata: {labels: {app
 		t.Fatal(err)
 	}
 	replicate(t, w, "nap", "nap", "")
-	converges(t, w, same("nap"), time.Minute)
+	converges(t, w, same("nap"))
 	awake := same("nap")
 	awake.Awake = true
 	switchTo := func(enabled string) {
@@ -181,9 +181,9 @@ spec: {selector: {matchLabels: {app: agent}}, template: {metadata: {labels: {app
 		}
 	}
 	switchTo("false")
-	converges(t, w, awake, time.Minute)
+	converges(t, w, awake)
 	switchTo("true")
-	converges(t, w, same("nap"), time.Minute)
+	converges(t, w, same("nap"))
 }
 
 func poisonRule(t *testing.T, w *world.World) {
@@ -195,14 +195,14 @@ func poisonRule(t *testing.T, w *world.World) {
 	put(t, w, world.ConfigMap(r, "poisoned", "bad", 100, 0))
 	rules(t, w, "loops", "rules:\n- {name: forever, match: {kinds: [configmaps], names: [bad]}, jq: 'last(repeat(.))'}\n")
 	replicate(t, w, "poisoned", "poisoned", "  transforms: {names: [loops]}\n")
-	eventually(t, "one object is parked and named, with the rule", time.Minute, func() bool {
+	eventually(t, "one object is parked and named, with the rule", func() bool {
 		lastError := get(t, w, ".status.lastError", "replication", "poisoned")
 		return get(t, w, ".status.counts.parked", "replication", "poisoned") == "1" && get(t, w, ".status.counts.synced", "replication", "poisoned") == "51" &&
 			strings.Contains(lastError, "poisoned/bad") && strings.Contains(lastError, "forever")
 	})
 	rules(t, w, "loops", "rules: []\n")
-	converges(t, w, same("poisoned"), 30*time.Second)
-	eventually(t, "nothing is parked any more", 30*time.Second, func() bool {
+	converges(t, w, same("poisoned"))
+	eventually(t, "nothing is parked any more", func() bool {
 		return get(t, w, ".status.counts.parked", "replication", "poisoned") == "0"
 	})
 }
@@ -225,7 +225,7 @@ func fanOut(t *testing.T, w *world.World) {
 	replicate(t, w, "fan", "fan", "  transforms: {names: [fan]}\n")
 	becomes := func(what, want string) {
 		t.Helper()
-		eventually(t, what, 30*time.Second, func() bool { return names(t, w, "fan") == want })
+		eventually(t, what, func() bool { return names(t, w, "fan") == want })
 	}
 	becomes("one object becomes two", "one one-more two")
 	rules(t, w, "fan", "rules:\n- {name: none, match: {kinds: [configmaps], names: [two]}, jq: empty}\n")
@@ -242,14 +242,14 @@ func collision(t *testing.T, w *world.World) {
 	put(t, w, world.ConfigMap(r, "clash", "a", 10, 1))
 	rules(t, w, "clash", "rules:\n- {name: same, match: {kinds: [configmaps], names: [a, b]}, jq: '.metadata.name = \"x\"'}\n")
 	replicate(t, w, "clash", "clash", "  transforms: {names: [clash]}\n")
-	eventually(t, "the first has the copy", 30*time.Second, func() bool { return get(t, w, ".data.revision", "configmap", "x", "-n", "clash") == "1" })
+	eventually(t, "the first has the copy", func() bool { return get(t, w, ".data.revision", "configmap", "x", "-n", "clash") == "1" })
 	put(t, w, world.ConfigMap(r, "clash", "b", 10, 2))
-	eventually(t, "the other is parked, and both are named", 30*time.Second, func() bool {
+	eventually(t, "the other is parked, and both are named", func() bool {
 		lastError := get(t, w, ".status.lastError", "replication", "clash")
 		return get(t, w, ".status.counts.parked", "replication", "clash") == "1" && strings.Contains(lastError, "clash/b") && strings.Contains(lastError, "clash/a")
 	})
 	remove(t, w, world.ConfigMap(r, "clash", "a", 10, 1))
-	eventually(t, "the other has it", 30*time.Second, func() bool {
+	eventually(t, "the other has it", func() bool {
 		return get(t, w, ".data.revision", "configmap", "x", "-n", "clash") == "2" && get(t, w, ".status.counts.parked", "replication", "clash") == "0"
 	})
 }
@@ -272,10 +272,10 @@ func rotation(t *testing.T, w *world.World) {
 	replicate(t, w, "rotation", "rotation", "  transforms: {names: [asking]}\n")
 	has := func(value string) {
 		t.Helper()
-		eventually(t, "the copy has the value", 30*time.Second, func() bool { return get(t, w, ".data.p", "configmap", "cm-3", "-n", "rotation") == value })
+		eventually(t, "the copy has the value", func() bool { return get(t, w, ".data.p", "configmap", "cm-3", "-n", "rotation") == value })
 	}
 	has("swordfish-1")
-	eventually(t, "a rule that fails is parked", 30*time.Second, func() bool { return get(t, w, ".status.counts.parked", "replication", "rotation") == "1" })
+	eventually(t, "a rule that fails is parked", func() bool { return get(t, w, ".status.counts.parked", "replication", "rotation") == "1" })
 	caughtUp(t, w, "rotation")
 	before := writesTo(t, w)
 	secret("swordfish-2")
@@ -308,11 +308,11 @@ func brokenAtStart(t *testing.T, w *world.World) {
 		t.Errorf("without their rules there are copies: %s", got)
 	}
 	rules(t, w, "hold", "rules:\n- {name: hide, match: {kinds: [configmaps]}, jq: 'del(.data.payload)'}\n")
-	eventually(t, "mended, it begins", 30*time.Second, func() bool { return names(t, w, "hold") == "more secretive" })
+	eventually(t, "mended, it begins", func() bool { return names(t, w, "hold") == "more secretive" })
 	if got := get(t, w, ".data.payload", "configmap", "secretive", "-n", "hold"); got != "" {
 		t.Error("the copy has what the rule takes away")
 	}
 	// Other Replications were never held up.
 	put(t, w, world.ConfigMap(r, "poisoned", "late", 10, 9))
-	eventually(t, "others go on", 30*time.Second, func() bool { return get(t, w, ".data.revision", "configmap", "late", "-n", "poisoned") == "9" })
+	eventually(t, "others go on", func() bool { return get(t, w, ".data.revision", "configmap", "late", "-n", "poisoned") == "9" })
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nkeys"
@@ -224,20 +225,19 @@ func Root() (string, error) {
 	return filepath.Dir(string(out)), nil
 }
 
-// FreePorts returns n TCP ports of the loopback address that nobody listens on now.
+// FreePorts returns n TCP ports of the loopback address, as kubetest.FreeAddress does.
 func FreePorts(n int) ([]int, error) {
 	ports := make([]int, n)
 	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := kubetest.FreeAddress()
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			return nil, err
 		}
-		defer l.Close()
-		addr, ok := l.Addr().(*net.TCPAddr)
-		if !ok {
-			return nil, fmt.Errorf("find a free port: %s is no TCP address", l.Addr())
+		if _, port, err := net.SplitHostPort(addr); err != nil {
+			return nil, fmt.Errorf("read the address %q: %w", addr, err)
+		} else if ports[i], err = strconv.Atoi(port); err != nil {
+			return nil, fmt.Errorf("read the address %q: %w", addr, err)
 		}
-		ports[i] = addr.Port
 	}
 	return ports, nil
 }
