@@ -3,6 +3,7 @@ package natslog
 import (
 	"context"
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
 	"testing"
@@ -20,21 +21,18 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(helperStore); dir != "" {
 		os.Exit(helperMain(dir))
 	}
-	waitTogether()
+	// The tests wait for servers that look for each other every so often, more than they compute.
+	// The flag -parallel says otherwise.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m,
 		// A stream that is about to source from another waits up to 30 s for the
 		// answer, after the server has shut down too. It ends then, and touches nothing.
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).trySetupSourceConsumer.func3"),
 		// Nor does one that mirrors, for up to 5 s.
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*stream).setupMirrorConsumer.func3"))
-}
-
-// waitTogether has the parallel tests run by more than there are processors: they wait for
-// servers that look for each other every so often. The flag -parallel says otherwise.
-func waitTogether() {
-	if err := flag.Set("test.parallel", "6"); err != nil {
-		panic(err)
-	}
 }
 
 // testServer starts an embedded server in a directory of the test. It does not
