@@ -16,6 +16,3 @@ func Int(key string, n int) Attr { return attribute.Int(key, n) }
 
 // Int64 makes an attribute with a whole number.
 func Int64(key string, n int64) Attr { return attribute.Int64(key, n) }
-
-// Bool makes an attribute with a truth value.
-func Bool(key string, b bool) Attr { return attribute.Bool(key, b) }

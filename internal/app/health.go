@@ -19,12 +19,13 @@ const checkTimeout = 3 * time.Second
 // for concurrent use. Its error is shown at the side port: no secrets.
 type Check func(ctx context.Context) error
 
-// Health holds the named checks behind /healthz and /readyz. The zero value has
-// none. Its methods are safe for concurrent use.
+// Health holds the named checks behind /readyz. /healthz has none: a process that
+// answers is alive, and one that cannot go on ends by itself. The zero value has
+// no checks. Its methods are safe for concurrent use.
 type Health struct {
-	mu          sync.Mutex
-	live, ready map[string]Check
-	inform      []func() []string
+	mu     sync.Mutex
+	ready  map[string]Check
+	inform []func() []string
 }
 
 // Inform has readiness say lines for people, whatever the checks find. say must be
@@ -49,70 +50,69 @@ func (h *Health) informed() []string {
 	return lines
 }
 
-// Live adds a check that says whether the process should be restarted. Adding
-// one of the same name replaces it.
-func (h *Health) Live(name string, c Check) { h.add(&h.live, name, c) }
-
 // Ready adds a check that says whether the program does its work, or stands by
 // for it. Adding one of the same name replaces it.
-func (h *Health) Ready(name string, c Check) { h.add(&h.ready, name, c) }
-
-func (h *Health) add(to *map[string]Check, name string, c Check) {
+func (h *Health) Ready(name string, c Check) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if *to == nil {
-		*to = map[string]Check{}
+	if h.ready == nil {
+		h.ready = map[string]Check{}
 	}
-	(*to)[name] = c
+	h.ready[name] = c
 }
 
-func (h *Health) checks(of *map[string]Check) map[string]Check {
+// checks returns what Ready has added.
+func (h *Health) checks() map[string]Check {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return maps.Clone(*of)
+	return maps.Clone(h.ready)
 }
 
-// handler answers with one line per check, and 503 if one fails.
-func (h *Health) handler(of *map[string]Check) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		lines, ok := runChecks(r.Context(), h.checks(of))
-		if of == &h.ready {
-			lines = append(h.informed(), lines...)
-		}
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Header().Set("Cache-Control", "no-store")
-		if !ok {
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-		// The client may have gone: there is nobody left to tell.
-		_, _ = fmt.Fprintln(w, strings.Join(lines, "\n"))
-	})
+// alive answers for /healthz.
+func alive(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") }
+
+// readiness answers for /readyz: one line per check, and 503 if one fails.
+func (h *Health) readiness(w http.ResponseWriter, r *http.Request) {
+	lines, ok := runChecks(r.Context(), h.checks())
+	code := http.StatusOK
+	if !ok {
+		code = http.StatusServiceUnavailable
+	}
+	answer(w, code, append(h.informed(), lines...)...)
+}
+
+func answer(w http.ResponseWriter, code int, lines ...string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	// The client may have gone: there is nobody left to tell.
+	_, _ = fmt.Fprintln(w, strings.Join(lines, "\n"))
 }
 
 // runChecks runs all checks at once and returns their lines by name.
 func runChecks(ctx context.Context, checks map[string]Check) (lines []string, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	type answer struct {
+	type finding struct {
 		line string
 		err  error
 	}
-	answers := make(chan answer, len(checks))
+	found := make(chan finding, len(checks))
 	for name, c := range checks {
 		go func() {
 			err := runCheck(ctx, c)
 			if err != nil {
-				answers <- answer{"[-] " + name + ": " + oneLine(err), err}
+				found <- finding{"[-] " + name + ": " + oneLine(err), err}
 				return
 			}
-			answers <- answer{"[+] " + name, nil}
+			found <- finding{"[+] " + name, nil}
 		}()
 	}
 	ok = true
 	for range checks {
-		a := <-answers
-		lines = append(lines, a.line)
-		ok = ok && a.err == nil
+		f := <-found
+		lines = append(lines, f.line)
+		ok = ok && f.err == nil
 	}
 	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[4:], b[4:]) })
 	if ok {

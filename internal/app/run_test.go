@@ -67,7 +67,6 @@ func TestRun(t *testing.T) {
 	s.Options.Listen = freeAddress(t)
 	s.Health.Ready("peer", func(context.Context) error { return errors.New("no route to it") })
 	s.Health.Inform(func() []string { return []string{"link:\n fine"} })
-	s.Health.Live("pulse", func(context.Context) error { return nil })
 
 	atStart := Unit{Name: "engine", Run: func(ctx context.Context, ready func()) error {
 		code, body := get(ctx, t, s.Options.Listen, "/readyz")
@@ -83,7 +82,7 @@ func TestRun(t *testing.T) {
 		s.Health.Ready("peer", func(context.Context) error { return nil })
 		ready()
 		for _, tc := range []struct{ path, want string }{
-			{"/healthz", "[+] pulse\nok\n"},
+			{"/healthz", "ok\n"},
 			{"/metrics", "drsyncer_build_info{"},
 			{"/debug/pprof/cmdline", "test"},
 			{"/debug/pprof/", "goroutine"},

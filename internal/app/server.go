@@ -16,8 +16,8 @@ import (
 // routes is everything that the side port serves.
 func routes(h *Health, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /healthz", h.handler(&h.live))
-	mux.Handle("GET /readyz", h.handler(&h.ready))
+	mux.HandleFunc("GET /healthz", alive)
+	mux.HandleFunc("GET /readyz", h.readiness)
 	mux.Handle("GET /metrics", metrics)
 	profiles := http.NewServeMux()
 	profiles.HandleFunc("/debug/pprof/", pprof.Index)

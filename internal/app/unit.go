@@ -39,15 +39,6 @@ func Simple(name string, run func(ctx context.Context) error) Unit {
 	}}
 }
 
-// Closer makes a unit of something that is open already: it only closes it when
-// the units behind it have stopped.
-func Closer(name string, closeIt func() error) Unit {
-	return Simple(name, func(ctx context.Context) error {
-		<-ctx.Done()
-		return closeIt()
-	})
-}
-
 // ErrLeadLost ends a program that no longer leads: another does its work now.
 var ErrLeadLost = errors.New("another replica leads now")
 

@@ -136,7 +136,12 @@ func TestSupervise(t *testing.T) {
 		"FailsWhileStopping": {
 			reason: "an error while closing is told",
 			units: func(j *journal) []Unit {
-				return []Unit{Closer("a", func() error { j.add("close a"); return errBoom }), j.unit("b", 0, 0, 0)}
+				closer := Simple("a", func(ctx context.Context) error {
+					<-ctx.Done()
+					j.add("close a")
+					return errBoom
+				})
+				return []Unit{closer, j.unit("b", 0, 0, 0)}
 			},
 			stop: sec, took: sec, wantErr: "stop a: boom",
 			want: []string{"start b", "stop b", "close a"},
@@ -279,7 +284,7 @@ func TestRunChecks(t *testing.T) {
 		h.Ready("log", func(context.Context) error { return nil })
 		h.Ready("api server", func(context.Context) error { return errors.New("dial tcp:\n refused") })
 		h.Ready("disk", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
-		lines, ok := runChecks(t.Context(), h.checks(&h.ready))
+		lines, ok := runChecks(t.Context(), h.checks())
 		want := []string{"[-] api server: dial tcp: refused", "[-] disk: no answer within 3s", "[+] log"}
 		if diff := cmp.Diff(want, lines); diff != "" || ok {
 			t.Errorf("ok %v (-want +got)\n%s", ok, diff)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/oklog/ulid/v2"
 	"pgregory.net/rapid"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
@@ -17,7 +16,7 @@ import (
 
 func TestOrigin(t *testing.T) {
 	s := siteOf("a.b")
-	epoch := nextEpoch("")
+	epoch := nextEpoch(t, "")
 	stream := s.history(epoch)
 	cases := map[string]struct {
 		header string
@@ -49,7 +48,7 @@ func TestNamesOfSites(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		names := rapid.SliceOfNDistinct(rapid.StringN(1, 20, 60), 2, 2, rapid.ID).Draw(t, "sites")
 		a, b := siteOf(names[0]), siteOf(names[1])
-		epoch := nextEpoch("")
+		epoch := nextEpoch(t, "")
 		for _, pair := range [][2]string{
 			{a.history(epoch), b.history(epoch)},
 			{a.current(), b.current()},
@@ -75,18 +74,18 @@ func TestNamesOfSites(t *testing.T) {
 	})
 }
 
-func TestNextEpoch(t *testing.T) {
-	future := ulid.MustNew(ulid.Timestamp(time.Now().Add(1000*time.Hour)), ulid.DefaultEntropy()).String()
-	for _, previous := range []string{"", nextEpoch(""), future} {
-		before := previous
-		for range 100 {
-			next := nextEpoch(before)
-			if next <= before || !validEpoch(next) {
-				t.Fatalf("%q follows %q", next, before)
-			}
-			before = next
-		}
+// nextEpoch names an epoch after the one before, "" if there is none.
+func nextEpoch(t interface {
+	Helper()
+	Fatal(args ...any)
+}, before string,
+) string {
+	t.Helper()
+	epoch, err := pipeline.NextEpoch(before, time.Now())
+	if err != nil {
+		t.Fatal(err)
 	}
+	return epoch
 }
 
 func FuzzParseClaim(f *testing.F) {
@@ -114,7 +113,7 @@ func FuzzOrigin(f *testing.F) {
 
 func TestRaise(t *testing.T) {
 	o := testOptions()
-	base := o.history(siteOf("a"), nextEpoch(""))
+	base := o.history(siteOf("a"), nextEpoch(t, ""))
 	cases := map[string]struct {
 		reason  string
 		change  func(*jetstream.StreamConfig)

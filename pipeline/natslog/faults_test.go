@@ -346,7 +346,7 @@ func TestRestartedServer(t *testing.T) {
 func TestHole(t *testing.T) {
 	c := inProcess(t, testServer(t))
 	s := siteOf("a")
-	epoch := nextEpoch("")
+	epoch := nextEpoch(t, "")
 	cfg := testOptions().history(s, epoch)
 	cfg.DenyDelete = false
 	stream, err := c.js.CreateStream(t.Context(), cfg)

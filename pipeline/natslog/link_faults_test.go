@@ -438,7 +438,7 @@ func TestLinkRefusesAnOlderHistory(t *testing.T) {
 	l := newLinked(t, "a")
 	w := testWriter(t, l.writing, "a")
 	l.copied(t, mustAppend(t, w, put("a", "x", 1)))
-	newer := testOptions().history(siteOf("a"), nextEpoch(w.epoch))
+	newer := testOptions().history(siteOf("a"), nextEpoch(t, w.epoch))
 	newer.Subjects = nil
 	newer.Mirror = &jetstream.StreamSource{Name: "H_a_" + w.epoch, External: &jetstream.ExternalStream{APIPrefix: "nowhere.api"}}
 	newer.AllowAtomicPublish = false

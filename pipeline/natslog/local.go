@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
@@ -198,7 +199,11 @@ func (l *local) begin(ctx context.Context, s site, o StreamOptions, at pipeline.
 func (l *local) follow(ctx context.Context, s site, o StreamOptions, st siteState) error {
 	newest, _ := st.newest()
 	before := newest.Epoch
-	cfg := o.history(s, nextEpoch(before))
+	epoch, err := pipeline.NextEpoch(before, time.Now())
+	if err != nil {
+		return err
+	}
+	cfg := o.history(s, epoch)
 	if before != "" {
 		end, err := l.conn.lastSeq(ctx, s.history(before))
 		if err != nil {

@@ -100,16 +100,6 @@ func validEpoch(epoch string) bool {
 	return err == nil
 }
 
-// nextEpoch names an epoch that compares greater than previous, even if the
-// clock was set back.
-func nextEpoch(previous string) string {
-	next := ulid.Make()
-	if p, err := ulid.ParseStrict(previous); err == nil && next.Compare(p) <= 0 {
-		_ = next.SetTime(p.Time() + 1)
-	}
-	return next.String()
-}
-
 // originOf reads where a message of a current stream came from. The header is
 // "<stream> <sequence> <filter> <transform> <subject> [<identity>]", the stream
 // followed by ":<hash>" when it lives in another domain.

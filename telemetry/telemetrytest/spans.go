@@ -70,9 +70,6 @@ func (r *Recorder) Traces() map[string][]Span {
 	return traces
 }
 
-// Reset forgets what has ended so far.
-func (r *Recorder) Reset() { r.exporter.Reset() }
-
 func attrs(kvs []attribute.KeyValue) map[string]string {
 	m := make(map[string]string, len(kvs))
 	for _, kv := range kvs {
