@@ -1,7 +1,6 @@
 package transform
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,12 +23,20 @@ const (
 	// maxTextSteps bounds the work of looking for one text in another.
 	maxTextSteps = 1 << 30
 	// maxPatternSteps bounds the work of one pattern: its size times the text's.
-	maxPatternSteps = 1 << 25
+	maxPatternSteps = 1 << 24
 	// maxPatternCount bounds groups of all matches times the text's size: gojq
 	// counts the characters before each group.
 	maxPatternCount = 1 << 26
 	// maxPatternLength bounds the text of one pattern.
 	maxPatternLength = 8 << 10
+	// largeStep is how many bytes, and largeIndex how many elements, one step may make
+	// before the meter is looked at.
+	largeStep  = 16 << 10
+	largeIndex = 255
+	// heavyStep is how much work, in the units of the limits above, one step may do.
+	heavyStep = 1 << 16
+	// patternSize is about what gojq keeps of a pattern for each of its instructions.
+	patternSize = 256
 	// groupSize is about what gojq makes of one group of one match.
 	groupSize = 512
 	// maxSearchSteps bounds how often looking for a place compares two elements.
@@ -45,8 +52,10 @@ var (
 
 // budget is the allowance of one event. It belongs to one goroutine.
 type budget struct {
-	ctx      context.Context
+	meter    meter
 	patterns *patterns
+	// met are the patterns of this event so far.
+	met map[string]struct{}
 	// bytes may still be made.
 	bytes int64
 	// nodes may be walked through at once.
@@ -64,9 +73,23 @@ func (b *budget) exceed(err error) error {
 }
 
 func (b *budget) spend(bytes int64) error {
+	if bytes > largeStep {
+		b.meter.soon()
+	}
 	if b.bytes -= bytes; b.bytes < 0 || bytes < 0 {
 		b.bytes = 0
 		return b.exceed(errMemory)
+	}
+	return nil
+}
+
+// work allows one step to do so much of what the limit is for.
+func (b *budget) work(steps, limit int64) error {
+	if steps > heavyStep {
+		b.meter.soon()
+	}
+	if steps > limit {
+		return b.exceed(errSteps)
 	}
 	return nil
 }
@@ -89,8 +112,10 @@ func (b *budget) walk(v any, depth int, s *size) error {
 	if s.nodes++; s.nodes > b.nodes {
 		return b.exceed(errMemory)
 	}
-	if s.nodes%4096 == 0 && b.ctx.Err() != nil {
-		return b.ctx.Err()
+	if s.nodes%4096 == 0 {
+		if err := b.meter.look(); err != nil {
+			return err
+		}
 	}
 	if depth > maxDepth {
 		return b.exceed(errDepth)
@@ -260,6 +285,8 @@ func (b *budget) index(v any, levels int) error {
 	case int, float64, *big.Int, json.Number:
 		if n, ok := gojq.ToInt(v); ok && n > maxIndex {
 			return errIndex
+		} else if ok && n > largeIndex {
+			b.meter.soon()
 		}
 	case []any:
 		if levels <= 0 && len(v) > maxPart {
@@ -285,13 +312,13 @@ func (b *budget) product(l, r any) error {
 		return err
 	}
 	if isScalar(l) && isScalar(r) {
-		if shallow(l)*shallow(r) > maxTextSteps {
-			return b.exceed(errSteps)
+		if err := b.work(shallow(l)*shallow(r), maxTextSteps); err != nil {
+			return err
 		}
 		return b.spend(shallow(l) + shallow(r))
 	}
-	if int64(ls.nodes)*int64(rs.nodes) > maxSteps {
-		return b.exceed(errSteps)
+	if err := b.work(int64(ls.nodes)*int64(rs.nodes), maxSteps); err != nil {
+		return err
 	}
 	// join puts the text between all elements.
 	if s, ok := r.(string); ok {
@@ -310,8 +337,8 @@ func (b *budget) search(v, what any) error {
 	if !ok || !isText {
 		return b.product(v, what)
 	}
-	if len(s)+prefixes(s, part, maxSearchSteps) > maxSearchSteps {
-		return b.exceed(errSteps)
+	if err := b.work(int64(len(s)+prefixes(s, part, maxSearchSteps)), maxSearchSteps); err != nil {
+		return err
 	}
 	return b.spend(16 * int64(len(s)+len(part)))
 }
@@ -403,8 +430,17 @@ func (b *budget) match(v, pattern any) error {
 	if p == nil {
 		return nil
 	}
-	if int64(p.size)*int64(len(s)) > maxPatternSteps {
-		return b.exceed(errSteps)
+	if _, met := b.met[source]; !met {
+		if b.met == nil {
+			b.met = map[string]struct{}{}
+		}
+		b.met[source] = struct{}{}
+		if err := b.spend(int64(len(source)) + patternSize*int64(p.size)); err != nil {
+			return err
+		}
+	}
+	if err := b.work(int64(p.size)*int64(len(s)), maxPatternSteps); err != nil {
+		return err
 	}
 	groups := p.re.NumSubexp() + 1
 	if len(s) <= 512 && groups <= 8 {

@@ -76,6 +76,9 @@ func describe(id ID, secret bool, err error) *Error {
 	}
 	e := &Error{Rule: id, Reason: Failed}
 	switch {
+	case errors.Is(err, errTime):
+		e.Reason, e.Message = TimedOut, err.Error()
+		return e
 	case errors.Is(err, errMemory), errors.Is(err, errSteps):
 		e.Reason, e.Message = TooMuch, err.Error()
 		return e

@@ -66,7 +66,7 @@ func (x Explanation) String() string {
 func Explain(ctx context.Context, s *Set, env Env, o Object) (Explanation, error) {
 	var x Explanation
 	var failed error
-	r := run{set: s, env: &env, index: s.index(o.Kind), kind: o.Kind, again: true}
+	r := run{set: s, env: &env, index: s.index(o.Kind), kind: o.Kind}
 	r.trace = func(st step) {
 		one := Step{Rule: st.rule.ID()}
 		switch {

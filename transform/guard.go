@@ -314,7 +314,7 @@ func smallIndex(q *gojq.Query) bool {
 		return t.Str.Queries == nil
 	case gojq.TermTypeNumber:
 		n, err := strconv.Atoi(t.Number)
-		return err == nil && n <= maxIndex
+		return err == nil && n <= largeIndex
 	default:
 		return false
 	}

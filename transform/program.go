@@ -1,7 +1,6 @@
 package transform
 
 import (
-	"context"
 	"errors"
 	"runtime"
 	"strings"
@@ -65,13 +64,15 @@ func (p *program) giveBack(c *copyOf) {
 
 // run passes the results of the program over v to each, until that returns an
 // error. The values passed in must not be used by anybody else meanwhile.
-func (p *program) run(ctx context.Context, b *budget, env *Env, v any, each func(any) error) error {
+func (p *program) run(b *budget, env *Env, v any, each func(any) error) error {
 	c, err := p.borrow()
 	if err != nil {
 		return err
 	}
 	defer p.giveBack(c)
-	iter := c.code.RunWithContext(ctx, v, p.values(env, b)...)
+	iter := c.code.RunWithContext(&b.meter, v, p.values(env, b)...)
+	b.meter.weigh.input, b.meter.weigh.machine = v, iter
+	defer func() { b.meter.weigh.input, b.meter.weigh.machine = nil, nil }()
 	for {
 		out, ok := iter.Next()
 		if b.spent != nil {

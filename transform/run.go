@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -21,11 +20,6 @@ type run struct {
 	index  *kindIndex
 	kind   pipeline.GroupResource
 	budget budget
-	// parent is the caller's context, limit the time that each attempt has.
-	parent context.Context
-	limit  time.Duration
-	// again says that the first attempt ran out of time, or is not wanted.
-	again bool
 	// secret says that a rule with a parameter from a Secret has run: what the objects
 	// hold from now on is not told.
 	secret bool
@@ -61,22 +55,9 @@ type step struct {
 	err              error
 }
 
-// all is Set.Run.
+// all is Set.Run for an object that a rule may match.
 func (r *run) all(ctx context.Context, o Object) (Result, error) {
-	f := facts{kind: o.Kind, body: o.Body}
-	first := r.index.next(r.set.rules, &f, 0)
-	if first < 0 && r.trace == nil {
-		return Result{Objects: []Object{o}}, nil
-	}
-	var err error
-	if !r.again {
-		err = r.attempt(ctx, r.set.limits.Time, o)
-		e, failed := errors.AsType[*Error](err)
-		r.again = failed && e.Reason == TimedOut && ctx.Err() == nil
-	}
-	if r.again {
-		err = r.attempt(ctx, 4*r.set.limits.Time, o)
-	}
+	err := r.rules(ctx, o)
 	if errors.Is(err, errSkipped) {
 		return Result{Skipped: true, Applied: r.applied, Failures: r.failures}, nil
 	}
@@ -86,21 +67,21 @@ func (r *run) all(ctx context.Context, o Object) (Result, error) {
 	return Result{Objects: r.outputs, Applied: r.applied, Failures: r.failures}, nil
 }
 
-func (r *run) attempt(ctx context.Context, limit time.Duration, o Object) error {
-	r.outputs, r.bytes, r.applied, r.failures, r.secret = nil, 0, nil, nil, false
-	if len(o.Body) > r.set.limits.Bytes {
-		return (&Error{Reason: TooLarge, Message: fmt.Sprintf("the object is longer than %d bytes", r.set.limits.Bytes)}).classify()
+// rules has the object go through the rules, within the limits.
+func (r *run) rules(ctx context.Context, o Object) error {
+	limits := r.set.limits
+	if len(o.Body) > limits.Bytes {
+		return (&Error{Reason: TooLarge, Message: fmt.Sprintf("the object is longer than %d bytes", limits.Bytes)}).classify()
 	}
-	timed, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	r.parent, r.limit = ctx, limit
-	memory := min(r.set.limits.Memory, 4<<20+64*int64(len(o.Body)))
-	r.budget = budget{ctx: timed, patterns: r.set.patterns, bytes: memory, nodes: int(memory / 64)}
+	memory := min(limits.Memory, 4<<20+64*int64(len(o.Body)))
+	r.budget = budget{patterns: r.set.patterns, bytes: memory, nodes: int(memory / 64)}
+	r.budget.meter.begin(ctx, limits.Time, memory)
+	defer r.budget.meter.end()
 	it := item{facts: facts{kind: o.Kind, body: o.Body}}
 	it.facts.identity()
 	r.apiVersion, r.kindName = textOf(gjson.GetBytes(o.Body, "apiVersion")), textOf(gjson.GetBytes(o.Body, "kind"))
 	r.name, r.namespace, r.namespaced = it.facts.name, it.facts.namespace, it.facts.namespace != ""
-	err := r.onward(0, &it)
+	err := r.onward(0, &it) //nolint:contextcheck // the meter is the context of the programs
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -117,13 +98,10 @@ func (r *run) from(place int, it *item) error {
 		if r.trace != nil {
 			r.trace(step{rule: rule, before: it.facts.body, err: err})
 		}
-		if ctxErr := r.parentErr(); ctxErr != nil {
+		if ctxErr := r.budget.meter.Context.Err(); ctxErr != nil {
 			return ctxErr
 		}
 		failure := r.failure(rule, err)
-		if !r.again && r.budget.ctx.Err() != nil {
-			return failure
-		}
 		switch rule.OnError {
 		case Skip:
 			r.failures = append(r.failures, failure)
@@ -132,9 +110,7 @@ func (r *run) from(place int, it *item) error {
 			r.failures = append(r.failures, failure)
 			// The rules behind it get their allowance.
 			r.budget.spent, r.budget.bytes = nil, memory
-			if r.budget.ctx.Err() != nil {
-				defer r.renew()()
-			}
+			r.budget.meter.renew()
 			return r.onward(place+1, it)
 		case Park:
 			return failure
@@ -156,11 +132,17 @@ func (r *run) from(place int, it *item) error {
 		}
 		r.trace(step{rule: rule, before: it.facts.body, after: after})
 	}
+	kept := &r.budget.meter.weigh.kept
+	before := len(*kept)
+	for i := range outs {
+		*kept = append(*kept, outs[i].value)
+	}
 	for i := range outs {
 		if err := r.onward(place+1, &outs[i]); err != nil {
 			return err
 		}
 	}
+	*kept = (*kept)[:before]
 	return nil
 }
 
@@ -173,13 +155,6 @@ var (
 
 func (r *run) protected(namespace string) bool {
 	return r.env.Protected != nil && r.env.Protected(namespace)
-}
-
-// renew begins the time anew.
-func (r *run) renew() context.CancelFunc {
-	var cancel context.CancelFunc
-	r.budget.ctx, cancel = context.WithTimeout(r.parent, r.limit) //nolint:fatcontext // made from the caller's each time: it does not grow
-	return cancel
 }
 
 // onward finds the next rule for an item, or puts it out.
@@ -218,18 +193,8 @@ func (r *run) onward(place int, it *item) error {
 	return nil
 }
 
-func (r *run) parentErr() error {
-	if err := r.budget.ctx.Err(); errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
-}
-
 func (r *run) failure(rule *compiled, err error) error {
 	e := describe(rule.ID(), r.secret || rule.secret || r.kind == secrets, err)
-	if errors.Is(err, context.DeadlineExceeded) {
-		e = &Error{Rule: rule.ID(), Reason: TimedOut, Message: "did not end in time"}
-	}
 	return e.classify()
 }
 
@@ -241,10 +206,9 @@ func (r *run) one(rule *compiled, it *item) (outs []item, met bool, err error) {
 		}
 		it.decoded = true
 	}
-	ctx := r.budget.ctx
 	if rule.when != nil {
 		yes := false
-		err := rule.when.run(ctx, &r.budget, r.env, it.value, func(v any) error {
+		err := rule.when.run(&r.budget, r.env, it.value, func(v any) error {
 			yes = v != nil && v != false
 			return errFirst
 		})
@@ -256,7 +220,9 @@ func (r *run) one(rule *compiled, it *item) (outs []item, met bool, err error) {
 		}
 	}
 	bytes := r.bytes
-	err = rule.program.run(ctx, &r.budget, r.env, it.value, func(v any) error {
+	kept := &r.budget.meter.weigh.kept
+	before := len(*kept)
+	err = rule.program.run(&r.budget, r.env, it.value, func(v any) error {
 		if len(outs) >= r.set.limits.Outputs {
 			return &Error{Rule: rule.ID(), Reason: TooMany, Message: fmt.Sprintf("more than %d objects came out", r.set.limits.Outputs)}
 		}
@@ -266,8 +232,10 @@ func (r *run) one(rule *compiled, it *item) (outs []item, met bool, err error) {
 		}
 		bytes += len(out.facts.body)
 		outs = append(outs, out)
+		*kept = append(*kept, out.value)
 		return nil
 	})
+	*kept = (*kept)[:before]
 	return outs, true, err
 }
 

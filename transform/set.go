@@ -15,15 +15,16 @@ import (
 // Limits bound what the rules may do to one object. Zero fields mean the
 // default.
 type Limits struct {
-	// Time for all rules together; 100 ms. A machine that stands still looks like
-	// a slow rule, so the first excess is tried once more with four times as much.
+	// Time for all rules together; 100 ms. Where the system tells (Linux), it is the
+	// processor's time, so that a rule is not slow because the machine is busy.
 	Time time.Duration
 	// Outputs is how many objects may come of one; 64.
 	Outputs int
 	// Bytes is how long the object, and together what comes of it, may be; 3 MiB.
 	Bytes int
-	// Memory bounds the values that a program makes, as far as they are large;
-	// 64 MiB, and less for small objects.
+	// Memory bounds what a program holds besides the object that it was given, and
+	// what it makes in single steps; 64 MiB, and less for small objects: 4 MiB and 64
+	// times the object's length.
 	Memory int64
 }
 
@@ -213,6 +214,11 @@ func (s *Set) Matches(o Object) bool {
 // safe to call at once from many goroutines, and to call again: it has no
 // effects. Errors are *Error, with class Invalid or Malformed, or ctx's own.
 func (s *Set) Run(ctx context.Context, env Env, o Object) (Result, error) {
-	r := run{set: s, env: &env, index: s.index(o.Kind), kind: o.Kind}
+	index := s.index(o.Kind)
+	f := facts{kind: o.Kind, body: o.Body}
+	if index.next(s.rules, &f, 0) < 0 {
+		return Result{Objects: []Object{o}}, nil
+	}
+	r := run{set: s, env: &env, index: index, kind: o.Kind}
 	return r.all(ctx, o)
 }

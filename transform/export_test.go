@@ -1,0 +1,4 @@
+package transform
+
+// ThreadTime is how long the processor has worked for this thread.
+var ThreadTime = threadTime
