@@ -340,7 +340,7 @@ func (m *model) land(*rapid.T) {
 		for len(l.flying) > 0 {
 			p := l.flying[0]
 			m.append(p.Event)
-			m.outbox.settle(l, p, nil)
+			m.outbox.settle([]flight{{l, p}})
 		}
 	}
 	m.flying = nil

@@ -35,6 +35,7 @@ type outbox struct {
 	blocked map[pipeline.Ref]*lane
 	away    bool          // the log cannot be reached
 	room    chan struct{} // closed when waiting for room should end
+	awaited bool          // somebody waits for that
 }
 
 // refusal says why an object is not written.
@@ -328,15 +329,18 @@ func (o *outbox) published(ref pipeline.Ref, l *lane) (uid, bool) {
 
 // begin starts the span of a change, linked to those that it makes obsolete.
 func (o *outbox) begin(ctx context.Context, ref pipeline.Ref, s *sighting, obsolete ...telemetry.TraceContext) {
-	ctx, s.span = telemetry.StartSpan(ctx, telemetry.SpanCollect, []telemetry.Attr{
-		telemetry.String(telemetry.KeySite, o.site),
-		telemetry.String(telemetry.KeyKind, ref.GroupResource().String()),
-		telemetry.String(telemetry.KeyNamespace, ref.Namespace),
-		telemetry.String(telemetry.KeyName, ref.Name),
-		telemetry.String(telemetry.KeyUID, s.uid),
-		telemetry.String(telemetry.KeyVersion, s.version),
-	}, obsolete...)
+	ctx, s.span = telemetry.StartSpan(ctx, telemetry.SpanCollect, nil, obsolete...)
 	s.trace = telemetry.Inject(ctx)
+	if s.span.Recording() {
+		s.span.Set(
+			telemetry.String(telemetry.KeySite, o.site),
+			telemetry.String(telemetry.KeyKind, ref.GroupResource().String()),
+			telemetry.String(telemetry.KeyNamespace, ref.Namespace),
+			telemetry.String(telemetry.KeyName, ref.Name),
+			telemetry.String(telemetry.KeyUID, s.uid),
+			telemetry.String(telemetry.KeyVersion, s.version),
+		)
+	}
 }
 
 // results of collect spans
@@ -347,7 +351,9 @@ const (
 )
 
 func ended(s *sighting, err error, result string) {
-	s.span.End(err, telemetry.String(telemetry.KeyResult, result))
+	if s.span.Recording() {
+		s.span.End(err, telemetry.String(telemetry.KeyResult, result))
+	}
 }
 
 // enqueue makes s the newest sighting of its object.
@@ -438,8 +444,10 @@ func (o *outbox) free(size int) {
 
 // admit has those who wait for room look again.
 func (o *outbox) admit() {
-	close(o.room)
-	o.room = make(chan struct{})
+	if o.awaited {
+		close(o.room)
+		o.room, o.awaited = make(chan struct{}), false
+	}
 }
 
 // take plans the next batch: lanes in the order they became ready, up to the limits. It
@@ -488,11 +496,29 @@ func (o *outbox) take(maxEvents, maxBytes int) []*lane {
 	return batch
 }
 
-// settle notes what became of an event: err is nil when it is durable, else the log
-// refuses it for good. The lane's last event frees it. unblocked is set if the lane stood aside until then.
-func (o *outbox) settle(l *lane, done planned, err error) (unblocked bool) {
+// settle notes that events are durable, all at once: who waits for room is woken once. It returns those whose
+// lane stood aside until then.
+func (o *outbox) settle(done []flight) (unblocked []flight) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	for _, f := range done {
+		if o.land(f.lane, f.planned, nil) {
+			unblocked = append(unblocked, f)
+		}
+	}
+	return unblocked
+}
+
+// settleRefused notes that the log refuses an event for good.
+func (o *outbox) settleRefused(f flight, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.land(f.lane, f.planned, err)
+}
+
+// land notes what became of an event: err is nil when it is durable, else the log
+// refuses it for good. The lane's last event frees it. unblocked is set if the lane stood aside until then.
+func (o *outbox) land(l *lane, done planned, err error) (unblocked bool) {
 	switch {
 	case err != nil:
 		if done.Op == pipeline.OpPut {
@@ -592,6 +618,7 @@ func (o *outbox) waitForRoom(ctx context.Context) {
 	for {
 		o.mu.Lock()
 		full, room := o.bytes >= o.maxBytes && !o.away, o.room
+		o.awaited = o.awaited || full
 		o.mu.Unlock()
 		if !full {
 			return

@@ -68,7 +68,11 @@ func (t *term) publish(ctx context.Context, stopping <-chan struct{}) error {
 // writeBatch makes the events of a batch durable and settles them. An event that the
 // log refuses is found by halving, and does not keep the others out.
 func (t *term) writeBatch(ctx context.Context, batch []*lane) error {
-	var flights []flight
+	count := 0
+	for _, l := range batch {
+		count += len(l.flying)
+	}
+	flights := make([]flight, 0, count)
 	for _, l := range batch {
 		for _, p := range l.flying {
 			flights = append(flights, flight{l, p})
@@ -135,11 +139,16 @@ func (t *term) writeFlights(ctx context.Context, flights []flight) error {
 	spans := make([]telemetry.Span, len(flights))
 	for i, f := range flights {
 		events[i] = f.Event
-		_, spans[i] = telemetry.StartSpan(telemetry.Extract(ctx, f.Trace), telemetry.SpanPublish,
-			[]telemetry.Attr{telemetry.Int(telemetry.KeyCount, len(flights))})
+		if f.sighting.span.Recording() {
+			_, spans[i] = telemetry.StartSpan(telemetry.Extract(ctx, f.Trace), telemetry.SpanPublish,
+				[]telemetry.Attr{telemetry.Int(telemetry.KeyCount, len(flights))})
+		}
 	}
 	last, err := t.write(ctx, events)
 	for i, s := range spans {
+		if !s.Recording() {
+			continue
+		}
 		s.End(err, telemetry.String(telemetry.KeyEpoch, last.Epoch), telemetry.Int64(telemetry.KeySequence, int64(last.Seq)-int64(len(spans)-1-i))) //nolint:gosec // sequences fit
 	}
 	var blocked *pipeline.BlockedError
@@ -152,12 +161,12 @@ func (t *term) writeFlights(ctx context.Context, flights []flight) error {
 			op   pipeline.Op
 		}
 		written := map[sort]int64{}
+		for _, f := range t.outbox.settle(flights) {
+			t.log.InfoContext(ctx, "log has taken object at last", telemetry.KeyKind, f.Ref.GroupResource().String(),
+				telemetry.KeyNamespace, f.Ref.Namespace, telemetry.KeyName, f.Ref.Name)
+			t.beat()
+		}
 		for _, f := range flights {
-			if t.outbox.settle(f.lane, f.planned, nil) {
-				t.log.InfoContext(ctx, "log has taken object at last", telemetry.KeyKind, f.Ref.GroupResource().String(),
-					telemetry.KeyNamespace, f.Ref.Namespace, telemetry.KeyName, f.Ref.Name)
-				t.beat()
-			}
 			written[sort{f.Ref.GroupResource(), f.Op}]++
 		}
 		for w, n := range written {
@@ -179,7 +188,7 @@ func (t *term) writeFlights(ctx context.Context, flights []flight) error {
 	t.log.ErrorContext(ctx, "log refuses object",
 		telemetry.KeyKind, f.Ref.GroupResource().String(), telemetry.KeyNamespace, f.Ref.Namespace, telemetry.KeyName, f.Ref.Name,
 		telemetry.KeyVersion, f.Version, telemetry.KeyError, err)
-	t.outbox.settle(f.lane, f.planned, err)
+	t.outbox.settleRefused(f, err)
 	t.beat()
 	return nil
 }

@@ -248,7 +248,7 @@ func TestTimedOutRulesAreTriedAgain(t *testing.T) {
 	if len(batch) != 1 {
 		t.Fatalf("%d objects to be written, want 1", len(batch))
 	}
-	o.settle(batch[0], batch[0].flying[0], nil)
+	o.settle([]flight{{batch[0], batch[0].flying[0]}})
 	if len(o.refused) != 0 || len(o.lanes) != 0 {
 		t.Errorf("left over: %v, %v", o.refused, o.lanes)
 	}

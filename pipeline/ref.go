@@ -74,20 +74,17 @@ const blank = "_"
 // drs.v1.<site>.obj.<group>.<resource>.<namespace>.<name>, so that wildcards
 // and permissions by position work. See EscapeToken for what a token may hold.
 func (r Ref) Subject() string {
-	var b strings.Builder
-	b.Grow(len(SubjectPrefix) + len(r.Site) + len(r.Group) + len(r.Resource) + len(r.Namespace) + len(r.Name) + 24)
-	b.WriteString(SubjectPrefix)
-	b.WriteByte('.')
-	appendToken(&b, r.Site)
-	b.WriteString(".obj.")
-	appendToken(&b, r.Group)
-	b.WriteByte('.')
-	appendToken(&b, r.Resource)
-	b.WriteByte('.')
-	appendToken(&b, r.Namespace)
-	b.WriteByte('.')
-	appendToken(&b, r.Name)
-	return b.String()
+	var room [256]byte // on the stack
+	return string(r.appendSubject(room[:0]))
+}
+
+func (r Ref) appendSubject(b []byte) []byte {
+	b = appendToken(append(b, SubjectPrefix+"."...), r.Site)
+	b = appendToken(append(b, ".obj."...), r.Group)
+	for _, token := range [...]string{r.Resource, r.Namespace, r.Name} {
+		b = appendToken(append(b, '.'), token)
+	}
+	return b
 }
 
 // ParseRef is the inverse of Ref.Subject. It accepts only what Subject writes,
@@ -137,30 +134,25 @@ const upperHex = "0123456789ABCDEF"
 // escaped, so different strings never collide. The alphabet is also legal in
 // stream names and key-value keys.
 func EscapeToken(s string) string {
-	var b strings.Builder
-	appendToken(&b, s)
-	return b.String()
+	var room [64]byte // on the stack
+	return string(appendToken(room[:0], s))
 }
 
-func appendToken(b *strings.Builder, s string) {
+func appendToken(b []byte, s string) []byte {
 	switch s {
 	case "":
-		b.WriteString(blank)
-		return
+		return append(b, blank...)
 	case blank:
-		b.WriteString("=5F")
-		return
+		return append(b, "=5F"...)
 	}
 	for i := range len(s) {
-		c := s[i]
-		if plain(c) {
-			b.WriteByte(c)
-			continue
+		if c := s[i]; plain(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '=', upperHex[c>>4], upperHex[c&15])
 		}
-		b.WriteByte('=')
-		b.WriteByte(upperHex[c>>4])
-		b.WriteByte(upperHex[c&15])
 	}
+	return b
 }
 
 func plain(c byte) bool {

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -77,53 +78,97 @@ func encode(e Event) (Message, error) {
 	if len(e.Body) > 0 && DigestOf(e.Body) != e.Digest {
 		return Message{}, errors.New("digest is not that of the body")
 	}
-	observed, err := e.Observed.UTC().MarshalText()
-	if err != nil {
-		return Message{}, fmt.Errorf("observed: %w", err)
-	}
-	// With room for what a log adds. The values lie side by side: one allocation for all.
-	m := Message{Subject: subjectOf(e), Header: make(map[string][]string, 24)}
+	var room [1 << 10]byte // on the stack
+	h := headerText{text: appendSubjectOf(room[:0], &e)}
+	m := Message{Subject: string(h.text)}
 	if len(m.Subject) > maxSubject {
 		return Message{}, fmt.Errorf("subject has %d bytes: %w", len(m.Subject), ErrTooLarge)
 	}
-	values := make([]string, 0, 16)
-	var tooLarge error
-	set := func(key, value string) {
-		switch {
-		case value == "":
-			return
-		case len(value) > maxHeaderValue && tooLarge == nil:
-			tooLarge = fmt.Errorf("%s has %d bytes: %w", key, len(value), ErrTooLarge)
-		}
-		values = append(values, value)
-		m.Header[key] = values[len(values)-1 : len(values) : len(values)]
+	h.text = h.text[:0]
+	h.set(HeaderSpecVersion, specVersion)
+	h.text = appendMessageID(h.text, &e)
+	h.end(HeaderID)
+	h.text = appendToken(append(h.text, sourcePrefix...), e.Ref.Site)
+	h.end(HeaderSource)
+	h.text = append(append(h.text, typePrefix...), e.Op.String()...)
+	h.end(HeaderType)
+	h.text = appendCloudSubject(h.text, &e)
+	h.end(HeaderSubject)
+	var err error
+	if h.text, err = e.Observed.UTC().AppendText(h.text); err != nil {
+		return Message{}, fmt.Errorf("observed: %w", err)
 	}
-	set(HeaderSpecVersion, specVersion)
-	set(HeaderID, percentEncode(messageID(e)))
-	set(HeaderSource, sourcePrefix+EscapeToken(e.Ref.Site))
-	set(HeaderType, typePrefix+e.Op.String())
-	set(HeaderSubject, percentEncode(ceSubject(e)))
-	set(HeaderTime, string(observed))
+	h.end(HeaderTime)
 	for _, f := range textFields(&e) {
-		set(f.header, percentEncode(*f.value))
+		h.text = appendPercent(h.text, *f.value)
+		h.end(f.header)
 	}
 	if e.Op == OpDelete {
-		set(HeaderEvidence, e.Evidence.String())
+		h.set(HeaderEvidence, e.Evidence.String())
 	}
 	if traceable(e.Trace.Parent) {
-		set(HeaderTraceParent, e.Trace.Parent)
+		h.set(HeaderTraceParent, e.Trace.Parent)
 		if traceable(e.Trace.State) {
-			set(HeaderTraceState, e.Trace.State)
+			h.set(HeaderTraceState, e.Trace.State)
 		}
 	}
 	if len(e.Body) > 0 {
-		set(HeaderDigest, e.Digest.String())
-		set(HeaderContentType, contentTypeJSON)
+		h.text = hex.AppendEncode(h.text, e.Digest[:])
+		h.end(HeaderDigest)
+		h.set(HeaderContentType, contentTypeJSON)
 		var encoding string
 		m.Data, encoding = deflate(e.Body)
-		set(HeaderContentEncoding, encoding)
+		h.set(HeaderContentEncoding, encoding)
 	}
-	return m, tooLarge
+	m.Header, err = h.header()
+	return m, err
+}
+
+// headerText gathers the values of headers side by side: one allocation for all.
+type headerText struct {
+	text []byte
+	ends [maxHeaders]struct {
+		key string
+		at  int
+	}
+	count int
+}
+
+// maxHeaders is how many headers a message has at most.
+const maxHeaders = 17
+
+// set adds a header. An empty value is none.
+func (h *headerText) set(key, value string) {
+	h.text = append(h.text, value...)
+	h.end(key)
+}
+
+// end makes a header of what was appended to the text since the one before.
+func (h *headerText) end(key string) {
+	begin := 0
+	if h.count > 0 {
+		begin = h.ends[h.count-1].at
+	}
+	if len(h.text) > begin {
+		h.ends[h.count].key, h.ends[h.count].at = key, len(h.text)
+		h.count++
+	}
+}
+
+// header is what was gathered, with room for what a log adds.
+func (h *headerText) header() (map[string][]string, error) {
+	text, begin := string(h.text), 0
+	values := make([]string, h.count)
+	header := make(map[string][]string, maxHeaders+7)
+	for i, end := range h.ends[:h.count] {
+		if size := end.at - begin; size > maxHeaderValue {
+			return nil, fmt.Errorf("%s has %d bytes: %w", end.key, size, ErrTooLarge)
+		}
+		values[i] = text[begin:end.at]
+		header[end.key] = values[i : i+1 : i+1]
+		begin = end.at
+	}
+	return header, nil
 }
 
 // Decode reads a message that Encode wrote. Whatever else it is handed, it
@@ -259,12 +304,12 @@ func decodeHeaders(m Message) (Event, error) {
 	}
 	h.want(HeaderSpecVersion, specVersion)
 	h.want(HeaderSource, sourcePrefix+EscapeToken(e.Ref.Site))
-	h.want(HeaderSubject, percentEncode(ceSubject(e)))
-	h.want(HeaderID, percentEncode(messageID(e)))
+	h.want(HeaderSubject, string(appendCloudSubject(nil, &e)))
+	h.want(HeaderID, string(appendMessageID(nil, &e)))
 	if h.err != nil {
 		return Event{}, h.err
 	}
-	if m.Subject != subjectOf(e) {
+	if m.Subject != string(appendSubjectOf(nil, &e)) {
 		return Event{}, fmt.Errorf("a %s has no place on this subject", e.Op)
 	}
 	if err := checkHeaders(e); err != nil {
@@ -375,11 +420,11 @@ func header(m Message, key string) (string, error) {
 
 func (e Event) hasBody() bool { return e.Op == OpPut || e.Op == OpHeartbeat }
 
-func subjectOf(e Event) string {
+func appendSubjectOf(b []byte, e *Event) []byte {
 	if e.Op == OpHeartbeat {
-		return HeartbeatSubject(e.Ref.Site)
+		return append(b, HeartbeatSubject(e.Ref.Site)...)
 	}
-	return e.Ref.Subject()
+	return e.Ref.appendSubject(b)
 }
 
 // parseSubject tells whose subject it is: an object's, or a site's for
@@ -400,24 +445,27 @@ func parseSubject(subject string) (Ref, error) {
 	return Ref{Site: site}, nil
 }
 
-// messageID names the Event among all events of its source.
-func messageID(e Event) string {
+// appendMessageID appends the name of the Event among all events of its source.
+func appendMessageID(b []byte, e *Event) []byte {
 	if e.Op == OpHeartbeat {
-		return e.Ref.Site + "/" + e.Observed.UTC().Format(time.RFC3339Nano)
+		return e.Observed.UTC().AppendFormat(append(appendPercent(b, e.Ref.Site), '/'), time.RFC3339Nano)
 	}
-	return e.UID + "/" + e.Version + "/" + e.Op.String()
+	b = append(appendPercent(b, e.UID), '/')
+	b = append(appendPercent(b, e.Version), '/')
+	return append(b, e.Op.String()...)
 }
 
-// ceSubject is the CloudEvents subject: the object as people write it.
-func ceSubject(e Event) string {
+// appendCloudSubject appends the CloudEvents subject: the object as people write it.
+func appendCloudSubject(b []byte, e *Event) []byte {
 	if e.Op == OpHeartbeat {
-		return e.Op.String()
+		return append(b, e.Op.String()...)
 	}
-	s := e.Ref.GroupResource().String() + "/"
-	if e.Ref.Namespace != "" {
-		s += e.Ref.Namespace + "/"
+	for _, part := range [...]string{e.Ref.Group, e.Ref.Resource, e.Ref.Namespace} {
+		if part != "" {
+			b = append(appendPercent(b, part), '/')
+		}
 	}
-	return s + e.Ref.Name
+	return appendPercent(b, e.Ref.Name)
 }
 
 // percentEncode makes any string a header value the way the CloudEvents
@@ -427,7 +475,10 @@ func percentEncode(s string) string {
 	if n == 0 {
 		return s
 	}
-	b := make([]byte, 0, len(s)+2*n)
+	return string(appendPercent(make([]byte, 0, len(s)+2*n), s))
+}
+
+func appendPercent(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; mustPercent(c) {
 			b = append(b, '%', upperHex[c>>4], upperHex[c&15])
@@ -435,7 +486,7 @@ func percentEncode(s string) string {
 			b = append(b, c)
 		}
 	}
-	return string(b)
+	return b
 }
 
 // escapes counts the bytes of s that need an escape.

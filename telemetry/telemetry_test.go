@@ -185,3 +185,17 @@ func TestLoggerText(t *testing.T) {
 		t.Errorf("logged %q", out.String())
 	}
 }
+
+// TestSpanNobodySees holds that a span which is not recorded, or never began, takes everything.
+func TestSpanNobodySees(t *testing.T) {
+	setup(t) // without an endpoint
+	_, unseen := telemetry.StartSpan(t.Context(), telemetry.SpanCollect, nil)
+	for name, s := range map[string]telemetry.Span{"zero": {}, "not recorded": unseen} {
+		s.Set(telemetry.String(telemetry.KeyName, name))
+		s.Link(telemetry.TraceContext{Parent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"})
+		s.End(nil)
+		if s.Recording() {
+			t.Errorf("%s: somebody sees it", name)
+		}
+	}
+}

@@ -81,7 +81,7 @@ func (c *Conn) putClaims(ctx context.Context, s site, msgs []*nats.Msg) error {
 	limit := int(c.nc.MaxPayload()) - payloadMargin
 	blocked := &pipeline.BlockedError{}
 	for i, msg := range msgs {
-		if headerSize(msg.Header)+len(msg.Data) <= limit {
+		if len(msg.Data) <= limit-maxHeaders || headerSize(msg.Header)+len(msg.Data) <= limit {
 			continue
 		}
 		if headerSize(msg.Header) > limit || limit <= 0 {

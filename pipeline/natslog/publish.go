@@ -11,9 +11,12 @@ import (
 	"github.com/nats-io/nuid"
 )
 
-// batchWindow is how many bytes of a batch are sent before waiting for the
-// server to have taken them. The server drops what it has no room to queue.
+// batchWindow is how many bytes of a batch, headers apart, are sent before waiting for
+// the server to have taken them. The server drops what it has no room to queue.
 const batchWindow = 4 << 20
+
+// maxHeaders is above what the headers of one message can occupy: some twenty, of 4 KiB at most.
+const maxHeaders = 96 << 10
 
 // pubAck is the server's answer to a publish or to the commit of a batch.
 type pubAck struct {
@@ -29,28 +32,29 @@ type pubAck struct {
 // round trip: whatever is wrong with its beginning is told at its end. After an
 // error that is not an APIError the messages may have been stored.
 func (c *Conn) publish(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
-	batch := ""
+	var batch, numbers []string // values of headers: one for all, and one each
 	if len(msgs) > 1 {
-		batch = nuid.Next()
+		batch, numbers = []string{nuid.Next()}, make([]string, len(msgs))
 	}
 	unanswered := 0
 	for i, msg := range msgs {
 		last := i == len(msgs)-1
-		if batch != "" {
-			msg.Header[headerBatchID] = []string{batch}
-			msg.Header[headerBatchSeq] = []string{strconv.Itoa(i + 1)}
+		if batch != nil {
+			numbers[i] = strconv.Itoa(i + 1)
+			msg.Header[headerBatchID] = batch
+			msg.Header[headerBatchSeq] = numbers[i : i+1 : i+1]
 			if last {
 				msg.Header[headerBatchCommit] = []string{"1"}
 			}
 		}
-		unanswered += len(msg.Data) + len(msg.Subject) + headerSize(msg.Header)
+		unanswered += len(msg.Data) + len(msg.Subject)
 		switch {
 		case last:
 			ack, err := c.request(ctx, msg)
 			if err != nil {
 				return 0, err
 			}
-			if ack.Seq == 0 || batch != "" && ack.Count != uint64(len(msgs)) {
+			if ack.Seq == 0 || batch != nil && ack.Count != uint64(len(msgs)) {
 				return 0, fmt.Errorf("the server took %d of %d messages at sequence %d", ack.Count, len(msgs), ack.Seq)
 			}
 			return ack.Seq, nil
@@ -97,7 +101,7 @@ func (c *Conn) request(ctx context.Context, msg *nats.Msg) (pubAck, error) {
 	return ack, nil
 }
 
-// headerSize is what a header occupies on the wire.
+// headerSize is what a header occupies on the wire. Counting is dear where there are many: see maxHeaders.
 func headerSize(h nats.Header) int {
 	const frame = len("NATS/1.0\r\n") + len("\r\n")
 	n := frame

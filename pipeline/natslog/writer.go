@@ -243,6 +243,7 @@ func (w *Writer) encode(events []pipeline.Event) ([]*nats.Msg, [sha256.Size]byte
 		return nil, sum, fmt.Errorf("%d events at once, %d are possible: %w", len(events), pipeline.MaxBatch, pipeline.ErrTooLarge)
 	}
 	hash := sha256.New()
+	var named []byte
 	msgs := make([]*nats.Msg, len(events))
 	var total int64
 	for i, e := range events {
@@ -254,16 +255,27 @@ func (w *Writer) encode(events []pipeline.Event) ([]*nats.Msg, [sha256.Size]byte
 			return nil, sum, err
 		}
 		msgs[i] = &nats.Msg{Subject: m.Subject, Header: nats.Header(m.Header), Data: m.Data}
-		total += int64(len(m.Data) + len(m.Subject) + headerSize(msgs[i].Header))
-		for _, part := range []string{m.Subject, msgs[i].Header.Get(pipeline.HeaderID), msgs[i].Header.Get(pipeline.HeaderDigest)} {
-			hash.Write(strconv.AppendInt(nil, int64(len(part)), 10))
-			hash.Write([]byte{':'})
-			hash.Write([]byte(part))
+		total += int64(len(m.Data) + len(m.Subject) + maxHeaders)
+		named = named[:0]
+		for _, part := range [...]string{m.Subject, msgs[i].Header.Get(pipeline.HeaderID), msgs[i].Header.Get(pipeline.HeaderDigest)} {
+			named = append(append(strconv.AppendInt(named, int64(len(part)), 10), ':'), part...)
 		}
+		hash.Write(named)
 	}
 	if limit := w.opts.MaxBytes; limit > 0 && total > limit {
-		return nil, sum, fmt.Errorf("%d bytes at once, the history is limited to %d: %w", total, limit, pipeline.ErrTooLarge)
+		if total = wireSize(msgs); total > limit {
+			return nil, sum, fmt.Errorf("%d bytes at once, the history is limited to %d: %w", total, limit, pipeline.ErrTooLarge)
+		}
 	}
 	hash.Sum(sum[:0])
 	return msgs, sum, nil
+}
+
+// wireSize is what messages occupy on the wire.
+func wireSize(msgs []*nats.Msg) int64 {
+	var total int64
+	for _, m := range msgs {
+		total += int64(len(m.Data) + len(m.Subject) + headerSize(m.Header))
+	}
+	return total
 }
