@@ -223,6 +223,9 @@ func pick(repl *v1alpha1.Replication, system string, own, shared map[string]kube
 				m.secrets = append(m.secrets, v.Namespace)
 			}
 		}
+		for _, key := range v.NotText {
+			m.documents = append(m.documents, transform.Document{ConfigMap: id, Key: key, NotText: true})
+		}
 	}
 	for _, name := range t.Names {
 		v, ok := own[name]

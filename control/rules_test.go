@@ -3,10 +3,12 @@ package control
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -44,6 +46,12 @@ func (s shelf) book() *rulebook {
 					continue
 				}
 				v := kube.Values{Namespace: ns, Name: strings.TrimSuffix(name, "+"), Labels: map[string]string{"name": strings.TrimSuffix(name, "+")}, Data: data}
+				for key, text := range data {
+					if !utf8.ValidString(text) { // as the bytes of a ConfigMap
+						v.NotText, v.Data = append(v.NotText, key), maps.Clone(v.Data)
+						delete(v.Data, key)
+					}
+				}
 				if strings.HasSuffix(name, "+") {
 					v.Labels[v1alpha1.LabelTransform] = "true"
 				}
@@ -171,6 +179,21 @@ func TestBadConfigMaps(t *testing.T) {
 		"no such key":          {text("rules: [{name: a, jq: ., params: {p: {fromSecret: {name: pass, key: y}}}}]"), []string{"no such key"}},
 		"no such ConfigMap":    {text("rules: [{name: a, jq: ., params: {p: {fromConfigMap: {name: x, key: y}}}}]"), []string{"configmap x, key y"}},
 		"a Secret elsewhere":   {text("rules: [{name: a, jq: ., params: {p: {fromSecret: {name: other/pass, key: k}}}}]"), []string{"none in namespace"}},
+		"bytes":                {map[string]string{"b.yaml": "\xff"}, []string{"configmap team/rules, key b.yaml, line 1, column 1: not text"}},
+		"a module of bytes":    {map[string]string{"m.jq": "\xff", "r.yaml": "rules: [{name: a, jq: 'import \"m\" as m; m::f'}]"}, []string{"key m.jq, line 1, column 1: not text"}},
+		"bytes beside wrong":   {map[string]string{"b.yaml": "\xff", "r.yaml": "rules: [{name: a, jq: nosuch}]"}, []string{"key b.yaml, line 1, column 1: not text", "key r.yaml, rule \"a\", line 1, column 23"}},
+		"huge":                 {text(strings.Repeat("# x\n", 300_000)), []string{"key r.yaml, line 1, column 1: longer than 1048576 bytes"}},
+		"two documents":        {text("rules: []\n---\nrules: []"), []string{"line 2, column 1: more than one YAML document"}},
+		"a broken second":      {text("rules: []\n---\n{"), []string{"line 3, column 1: not YAML"}},
+		"the same key twice":   {text("{\"rules\": [], \"rules\": []}"), []string{"line 1, column 15", "stands here twice"}},
+		"Windows":              {text("rules:\r\n- name: a\r\n  jq: |\r\n    nosuch\r\n"), []string{"rule \"a\", line 4, column 5"}},
+		"a tab":                {text("rules:\n\t- {name: a, jq: .}"), []string{"line 2, column 1: not YAML"}},
+		"aliases":              {text("rules:\n- &a {name: a, jq: .}\n- *a"), []string{"line 3, column 3"}},
+		"unknown field":        {text("rules: [{name: a, jq: ., when: x}]"), []string{"rule \"a\", line 1, column 26: unknown field"}},
+		"wrong types":          {text("rules:\n- {name: a, jq: [.], order: x, match: text}"), []string{"line 2, column 17", "line 2, column 29", "line 2, column 39"}},
+		"a module of itself":   {map[string]string{"m.jq": "import \"m\" as m; def f: m::f;"}, []string{"key m.jq, line 1, column 1: the module imports itself"}},
+		"modules in a circle":  {map[string]string{"m.jq": "import \"n\" as n; def f: n::f;", "n.jq": "import \"m\" as m; def f: m::f;"}, []string{"m imports n imports m", "n imports m imports n"}},
+		"the param's place":    {text("rules:\n- name: a\n  jq: .\n  params:\n    p: {fromSecret: {name: x, key: y}}"), []string{"rule \"a\", line 5, column 9: param \"p\": secret x, key y"}},
 		"several, all at once": {text("rules:\n- {name: a, jq: nosuch}\n- {name: b, jq: '.['}\n- {name: c}\n"), []string{`rule "a", line 2`, `rule "b", line 3`, `rule "c", line 4`}},
 	}
 	for name, c := range cases {

@@ -29,9 +29,11 @@ var (
 type Values struct {
 	Namespace, Name, Version string
 	Labels                   map[string]string
-	// Data are the texts by key, a Secret's decoded. Values that are not text (the
-	// binaryData of a ConfigMap, bytes that are no UTF-8) are not among them.
+	// Data are the texts by key, a Secret's decoded.
 	Data map[string]string
+	// NotText are the keys, sorted, of values that are not text and so not in Data:
+	// the binaryData of a ConfigMap, and bytes that are no UTF-8.
+	NotText []string
 }
 
 // errNoValues is what ReadValues says of everything it cannot read: never what was in it.
@@ -52,8 +54,11 @@ func ReadValues(o Object) (Values, error) {
 			decoded, err := base64.StdEncoding.DecodeString(text)
 			ok, text = err == nil, string(decoded)
 		}
-		if ok && utf8.ValidString(text) {
+		switch {
+		case ok && utf8.ValidString(text):
 			v.Data[clone(key)] = text
+		case ok:
+			v.NotText = append(v.NotText, clone(key))
 		}
 		return ok
 	}
@@ -62,6 +67,11 @@ func ReadValues(o Object) (Values, error) {
 	if ok && secret { // in manifests only
 		root.Get("stringData").ForEach(func(key, value gjson.Result) bool { return read(key, value, false) })
 	}
+	root.Get("binaryData").ForEach(func(key, _ gjson.Result) bool {
+		v.NotText = append(v.NotText, clone(key))
+		return true
+	})
+	slices.Sort(v.NotText)
 	if !ok {
 		return Values{}, fmt.Errorf("read %s %s/%s: %w", o.Kind, o.Namespace, o.Name, errNoValues)
 	}

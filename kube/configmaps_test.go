@@ -22,8 +22,8 @@ func TestReadValues(t *testing.T) {
 		want      kube.Values
 		wrong     bool
 	}{
-		"ConfigMap":   {"ConfigMap", `{"metadata":{"labels":{"a":"b"}},"data":{"k":"v\u00fc","":"x"},"binaryData":{"b":"AA=="}}`, kube.Values{Labels: labels, Data: map[string]string{"k": "vü", "": "x"}}, false},
-		"Secret":      {"Secret", `{"data":{"k":"djE=","bytes":"/w=="}}`, kube.Values{Data: map[string]string{"k": "v1"}}, false},
+		"ConfigMap":   {"ConfigMap", `{"metadata":{"labels":{"a":"b"}},"data":{"k":"v\u00fc","":"x"},"binaryData":{"b":"AA=="}}`, kube.Values{Labels: labels, Data: map[string]string{"k": "vü", "": "x"}, NotText: []string{"b"}}, false},
+		"Secret":      {"Secret", `{"data":{"k":"djE=","bytes":"/w=="}}`, kube.Values{Data: map[string]string{"k": "v1"}, NotText: []string{"bytes"}}, false},
 		"Manifest":    {"Secret", `{"data":{"k":"djE=","l":"djE="},"stringData":{"k":"v2"}}`, kube.Values{Data: map[string]string{"k": "v2", "l": "v1"}}, false},
 		"Empty":       {"ConfigMap", `{"data":{}}`, kube.Values{Data: map[string]string{}}, false},
 		"NoData":      {"Secret", `{}`, kube.Values{Data: map[string]string{}}, false},

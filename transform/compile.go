@@ -48,7 +48,7 @@ func (c *compiler) addModules(docs []Document) {
 		if !ok {
 			continue
 		}
-		m := &module{origin: Origin{ConfigMap: doc.ConfigMap, Key: doc.Key}, text: text{value: doc.Text}}
+		m := &module{origin: Origin{ConfigMap: doc.ConfigMap, Key: doc.Key}, text: text{value: doc.Text}, broken: doc.NotText}
 		if other := c.modules.byName[name]; other != nil {
 			where := other.origin.String()
 			if name == libraryName {
@@ -62,6 +62,9 @@ func (c *compiler) addModules(docs []Document) {
 	names := slices.DeleteFunc(sortedKeys(c.modules.byName), func(name string) bool { return name == libraryName })
 	for _, name := range names {
 		m := c.modules.byName[name]
+		if m.broken { // Parse has said so
+			continue
+		}
 		if m.query = c.parse(m.origin, "", m.text); m.query == nil {
 			m.broken = true
 		} else if q := m.query; q.Term != nil || q.Op != 0 {
@@ -129,10 +132,22 @@ func (c *compiler) report(origin Origin, rule string, t text, offset int, messag
 	c.problems = append(c.problems, t.at(p, offset))
 }
 
+// reportParam reports a reference that has no value.
+func (c *compiler) reportParam(r Rule, name, why string) {
+	p := r.Params[name]
+	c.problems = append(c.problems, p.at.mark(&Problem{
+		ConfigMap: r.Origin.ConfigMap, Key: r.Origin.Key, Rule: r.Name, Message: fmt.Sprintf("param %q: %s: %s", name, p.From, why),
+	}))
+}
+
 // parse reads jq and puts the guards in; nil when it is wrong.
 func (c *compiler) parse(origin Origin, rule string, t text) *gojq.Query {
 	if len(t.value) > maxProgram {
 		c.report(origin, rule, t, 0, fmt.Sprintf("longer than %d bytes", maxProgram))
+		return nil
+	}
+	if i := notText(t.value); i >= 0 {
+		c.report(origin, rule, t, i, fmt.Sprintf("not text: byte 0x%02x", t.value[i]))
 		return nil
 	}
 	if deepest(t.value) > maxDepth {

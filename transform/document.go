@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -21,6 +20,13 @@ func Parse(docs ...Document) ([]Rule, error) {
 	var rules []Rule
 	var problems Problems
 	for _, doc := range docs {
+		if doc.NotText {
+			problems = append(problems, &Problem{
+				ConfigMap: doc.ConfigMap, Key: doc.Key, Line: 1, Column: 1,
+				Message: "not text: rules and modules are UTF-8 under data, not under binaryData",
+			})
+			continue
+		}
 		if strings.HasSuffix(doc.Key, moduleSuffix) {
 			continue
 		}
@@ -43,7 +49,7 @@ func duplicates(rules []Rule) Problems {
 		n := name{r.Origin.ConfigMap, r.Name}
 		if at, ok := seen[n]; ok && r.Name != "" {
 			p := &Problem{ConfigMap: r.Origin.ConfigMap, Key: r.Origin.Key, Rule: r.Name, Message: "there is another rule of this name in " + at.String()}
-			problems = append(problems, r.jq.at(p, 0))
+			problems = append(problems, r.at.mark(p))
 		}
 		seen[n] = r.Origin
 	}
@@ -60,12 +66,8 @@ type parser struct {
 
 func (p *parser) report(rule string, wrong ...*misplaced) {
 	for _, m := range wrong {
-		problem := &Problem{ConfigMap: p.doc.ConfigMap, Key: p.doc.Key, Rule: rule, Line: m.line, Column: m.column, Message: m.message}
-		if 0 < m.line && m.line <= len(p.lines) {
-			problem.Excerpt = strings.TrimRight(p.lines[m.line-1], "\r")
-			problem.Caret = min(max(m.column-1, 0), utf8.RuneCountInString(problem.Excerpt))
-		}
-		p.problems = append(p.problems, problem)
+		problem := &Problem{ConfigMap: p.doc.ConfigMap, Key: p.doc.Key, Rule: rule, Message: m.message}
+		p.problems = append(p.problems, place{p.lines, m.line, m.column}.mark(problem))
 	}
 }
 
@@ -85,7 +87,7 @@ func (p *parser) document() {
 		if value.Tag == "!!null" {
 			return nil
 		}
-		if value.Kind != yaml.SequenceNode {
+		if value.Kind != yaml.SequenceNode || value.Tag != "!!seq" {
 			return complain(value, "rules must be a list")
 		}
 		for _, n := range value.Content {
@@ -105,6 +107,7 @@ func (p *parser) rule(n *yaml.Node) {
 		var s string
 		switch key {
 		case "name":
+			r.at = place{p.lines, v.Line, v.Column}
 			if r.Name, m = stringOf(v, key); m == nil && !nameForm.MatchString(r.Name) {
 				m = complain(v, "name must be at most 63 letters, digits, dots, dashes and underscores")
 			}
@@ -233,7 +236,7 @@ func (p *parser) param(n *yaml.Node) (Param, *misplaced) {
 			if len(wrong) > 0 {
 				return Param{}, wrong[0]
 			}
-			return Param{From: ref}, nil
+			return Param{From: ref, at: place{p.lines, n.Content[0].Line, n.Content[0].Column}}, nil
 		}
 	}
 	v, wrong := valueOf(n)

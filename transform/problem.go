@@ -18,8 +18,9 @@ type Problem struct {
 	Line, Column int
 	// Message says what is wrong.
 	Message string
-	// Excerpt is the line of the text that is meant, and Caret the character in
-	// it, from 0. Excerpt is empty when there is nothing to show.
+	// Excerpt is the line of the text that is meant, of a long one the part around
+	// the place, and Caret the character in it, from 0. Excerpt is empty when there
+	// is nothing to show.
 	Excerpt string
 	Caret   int
 }
@@ -91,6 +92,37 @@ func (ps Problems) err() error {
 	return ps
 }
 
+// place is one in a document.
+type place struct {
+	lines        []string
+	line, column int
+}
+
+// mark fills in the place.
+func (at place) mark(p *Problem) *Problem {
+	p.Line, p.Column = at.line, at.column
+	if 0 < at.line && at.line <= len(at.lines) {
+		p.show(at.lines[at.line-1], at.column-1)
+	}
+	return p
+}
+
+// Of a line that is longer than maxExcerpt, this much before the place is shown.
+const (
+	maxExcerpt = 120
+	lead       = 40
+)
+
+// show sets what is shown to the line, with the caret before one of its characters.
+func (p *Problem) show(line string, caret int) {
+	all := []rune(strings.TrimRight(line, "\r"))
+	caret = min(max(caret, 0), len(all))
+	if from := max(caret-lead, 0); len(all) > maxExcerpt {
+		all, caret = all[from:min(from+maxExcerpt, len(all))], caret-from
+	}
+	p.Excerpt, p.Caret = string(all), caret
+}
+
 // text is a piece of jq and where it stands in its document.
 type text struct {
 	value string
@@ -110,7 +142,7 @@ func (t text) at(p *Problem, offset int) *Problem {
 	begin := strings.LastIndexByte(before, '\n') + 1
 	line, _, _ := strings.Cut(t.value[begin:], "\n")
 	caret := utf8.RuneCountInString(t.value[begin:offset])
-	p.Excerpt, p.Caret = strings.TrimRight(line, "\r"), caret
+	p.show(line, caret)
 	switch {
 	case t.lines == nil:
 		p.Line, p.Column = row+1, caret+1

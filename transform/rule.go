@@ -14,6 +14,9 @@ type Document struct {
 	ConfigMap string
 	Key       string
 	Text      string
+	// NotText says that the key holds bytes that are no text, like the binaryData of
+	// a ConfigMap: a problem, and Text is empty.
+	NotText bool
 }
 
 // Origin says where a rule comes from.
@@ -51,6 +54,7 @@ type Rule struct {
 	// Params are the members of $params.
 	Params map[string]Param
 
+	at       place // of the name
 	jq, when text
 }
 
@@ -80,6 +84,8 @@ type Param struct {
 	Value any
 	// From, when not nil, is where the value is; it is a string then.
 	From *Reference
+
+	at place
 }
 
 // Reference names a key of a Secret or ConfigMap in the namespace of the

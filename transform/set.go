@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -127,12 +126,12 @@ func (c *compiler) rule(r Rule, lookup Lookup) (compiled, bool) {
 		}
 		secret = secret || p.From.Secret
 		if lookup == nil {
-			c.report(r.Origin, r.Name, r.jq, 0, fmt.Sprintf("param %q: %s: references cannot be resolved here", name, p.From))
+			c.reportParam(r, name, "references cannot be resolved here")
 			continue
 		}
 		v, err := lookup.Lookup(*p.From)
 		if err != nil {
-			c.report(r.Origin, r.Name, r.jq, 0, fmt.Sprintf("param %q: %s: %v", name, p.From, err))
+			c.reportParam(r, name, err.Error())
 			continue
 		}
 		params[name] = v

@@ -222,6 +222,30 @@ func TestProblemsAreFoundByErrorsAs(t *testing.T) {
 	}
 }
 
+// TestWhatIsNotText has documents that a file of test cases cannot hold.
+func TestWhatIsNotText(t *testing.T) {
+	for name, c := range map[string]struct{ key, text, want string }{
+		"NotUTF8":       {"k", "rules:\n- {name: \xe4, jq: .}", "line 2, column 10: not text: byte 0xe4\n    - {name: \ufffd, jq: .}\n             ^"},
+		"UTF16":         {"k", "\xff\xfer\x00", "line 1, column 1: not text: byte 0xff\n    \ufffd\ufffdr\x00\n    ^"},
+		"Zero":          {"k", "rules: []\n#\x00", "line 2, column 2: not text: byte 0x00\n    #\x00\n     ^"},
+		"ModuleNotUTF8": {"m.jq", "def f: \"\xe4\";", "line 1, column 9: not text: byte 0xe4\n    def f: \"\ufffd\";\n            ^"},
+		"Huge":          {"k", strings.Repeat("# x\n", 300_000), "line 1, column 1: longer than 1048576 bytes\n    # x\n    ^"},
+		"HugeModule":    {"m.jq", strings.Repeat("# x\n", 300_000), "line 1, column 1: longer than 65536 bytes\n    # x\n    ^"},
+		"Deep":          {"k", "rules: " + strings.Repeat("[", 20_000), "line 1, column 1: not YAML: exceeded max depth of 10000\n    rules: " + strings.Repeat("[", 113) + "\n    ^"},
+		"Version":       {"k", "%YAML 9.9\n---\nrules: []", "line 1, column 1: not YAML: found incompatible YAML document\n    %YAML 9.9\n    ^"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := transform.Compile([]transform.Document{{ConfigMap: "a/b", Key: c.key, Text: c.text}}, transform.Options{})
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if diff := cmp.Diff("configmap a/b, key "+c.key+", "+c.want, err.Error()); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestTargets(t *testing.T) {
 	ref := func(name string) pipeline.Ref {
 		return pipeline.Ref{Site: "a", Resource: "configmaps", Namespace: "n", Name: name}

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -35,12 +36,15 @@ var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 // readYAML parses one YAML document. It returns nil for an empty one.
 func readYAML(doc string) (root *yaml.Node, wrong *misplaced) {
 	if len(doc) > maxDocument {
-		return nil, &misplaced{message: fmt.Sprintf("longer than %d bytes", maxDocument)}
+		return nil, misplacedAt(doc, 0, "longer than %d bytes", maxDocument)
+	}
+	if i := notText(doc); i >= 0 {
+		return nil, misplacedAt(doc, i, "not text: byte 0x%02x", doc[i])
 	}
 	defer func() {
 		// The parser is a port of C and has panicked on odd input before.
 		if r := recover(); r != nil {
-			root, wrong = nil, &misplaced{message: "not YAML"}
+			root, wrong = nil, misplacedAt(doc, 0, "not YAML")
 		}
 	}()
 	dec := yaml.NewDecoder(strings.NewReader(doc))
@@ -51,8 +55,11 @@ func readYAML(doc string) (root *yaml.Node, wrong *misplaced) {
 		}
 		return nil, yamlProblem(doc, err)
 	}
-	if dec.Decode(&second) == nil {
+	switch err := dec.Decode(&second); {
+	case err == nil:
 		return nil, complain(&second, "more than one YAML document: give each a key of its own")
+	case err.Error() != "EOF":
+		return nil, yamlProblem(doc, err)
 	}
 	if len(first.Content) == 0 || first.Content[0].Tag == "!!null" {
 		return nil, nil
@@ -60,20 +67,42 @@ func readYAML(doc string) (root *yaml.Node, wrong *misplaced) {
 	return first.Content[0], nil
 }
 
-// yamlProblem finds the place in the parser's message; the column is where the
-// text of that line begins.
-func yamlProblem(doc string, err error) *misplaced {
-	m := yamlLine.FindStringSubmatch(strings.SplitN(err.Error(), "\n", 2)[0])
-	if m == nil {
-		return &misplaced{message: "not YAML: " + err.Error()}
+// notText is the place of the first byte that is not of a text, or -1.
+func notText(doc string) int {
+	for i, r := range doc {
+		if r == utf8.RuneError && !strings.HasPrefix(doc[i:], string(utf8.RuneError)) || r < ' ' && r != '\t' && r != '\n' && r != '\r' {
+			return i
+		}
 	}
-	wrong := &misplaced{message: "not YAML: " + m[2]}
+	return -1
+}
+
+// misplacedAt is an error at a byte of the document.
+func misplacedAt(doc string, offset int, format string, args ...any) *misplaced {
+	lines := linesOf(doc[:offset])
+	last := lines[len(lines)-1]
+	return &misplaced{line: len(lines), column: utf8.RuneCountInString(last) + 1, message: fmt.Sprintf(format, args...)}
+}
+
+// yamlProblem finds the place in the parser's message; the column is where the
+// text of that line begins. Without a line it is the end that the parser did not
+// expect, or else the document as a whole.
+func yamlProblem(doc string, err error) *misplaced {
+	message, _, _ := strings.Cut(err.Error(), "\n")
+	m := yamlLine.FindStringSubmatch(message)
+	if m == nil {
+		return misplacedAt(doc, 0, "not YAML: %s", message)
+	}
 	lines := linesOf(doc)
 	if n, err := strconv.Atoi(m[1]); err == nil && 0 < n && n <= len(lines) {
 		line := lines[n-1]
-		wrong.line, wrong.column = n, len(line)-len(strings.TrimLeft(line, " "))+1
+		return &misplaced{line: n, column: len(line) - len(strings.TrimLeft(line, " ")) + 1, message: "not YAML: " + m[2]}
 	}
-	return wrong
+	at := 0
+	if strings.Contains(m[2], "end of stream") {
+		at = len(strings.TrimRight(doc, " \t\r\n"))
+	}
+	return misplacedAt(doc, at, "not YAML: %s", m[2])
 }
 
 // fields walks over a mapping's members, in order.

@@ -201,6 +201,11 @@ func (r *sourceRules) documents(digest hash.Hash) []transform.Document {
 			docs = append(docs, d)
 			write(digest, d.ConfigMap, d.Key, d.Text)
 		}
+		for _, key := range v.NotText {
+			d := transform.Document{ConfigMap: v.Namespace + "/" + v.Name, Key: key, NotText: true}
+			docs = append(docs, d)
+			write(digest, d.ConfigMap, d.Key, "not text")
+		}
 	}
 	return docs
 }

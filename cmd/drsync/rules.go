@@ -181,6 +181,9 @@ func (b *ruleBook) addValues(v kube.Values, asRules bool) {
 	for _, key := range slices.Sorted(maps.Keys(v.Data)) {
 		documents = append(documents, transform.Document{ConfigMap: name, Key: key, Text: v.Data[key]})
 	}
+	for _, key := range v.NotText {
+		documents = append(documents, transform.Document{ConfigMap: name, Key: key, NotText: true})
+	}
 	b.replace(name, documents)
 }
 
