@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // socket is containerd's, in the machine's own /run.
@@ -86,6 +87,25 @@ func (c *Cluster) Load(ctx context.Context, images ...Image) error {
 		}
 		if err := os.Remove(path); err != nil {
 			return fmt.Errorf("load image %q: %w", image.Name, err)
+		}
+	}
+	return nil
+}
+
+// Kill ends all containers of the Pods of that namespace and labels as a crash does. The
+// kubelet will start them again, if the Pods say so.
+func (c *Cluster) Kill(ctx context.Context, namespace, selector string) error {
+	out, err := c.Kubectl("get", "pods", "--namespace="+namespace, "--selector="+selector, "--output=jsonpath={.items[*].status.containerStatuses[*].containerID}")
+	if err != nil {
+		return err
+	}
+	ids := strings.Fields(out)
+	if len(ids) == 0 {
+		return fmt.Errorf("kill Pods %q in %q: no container runs", selector, namespace)
+	}
+	for _, id := range ids {
+		if _, err := c.ctr(ctx, "tasks", "kill", "--signal=SIGKILL", strings.TrimPrefix(id, "containerd://")); err != nil {
+			return fmt.Errorf("kill Pods %q in %q: %w", selector, namespace, err)
 		}
 	}
 	return nil

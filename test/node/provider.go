@@ -157,3 +157,16 @@ func (p *provider) make(ctx context.Context, c *corev1.PersistentVolumeClaim) er
 	}
 	return nil
 }
+
+// Volume is the directory of this machine that holds the data of a claim, which has to
+// have its volume already.
+func (c *Cluster) Volume(namespace, claim string) (string, error) {
+	name, err := c.Kubectl("get", "persistentvolumeclaim", "--namespace="+namespace, claim, "--output=jsonpath={.spec.volumeName}")
+	if err != nil {
+		return "", err
+	}
+	if name == "" {
+		return "", fmt.Errorf("find the volume of claim %q: it has none", namespace+"/"+claim)
+	}
+	return filepath.Join(c.provider.dir, name), nil
+}

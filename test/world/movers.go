@@ -1,6 +1,7 @@
 package world
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ type Movers struct {
 	Dir, Binary, Rsync string
 	// From and To are the volumes.
 	From, To string
+	// Listen is where the source listens, if that is not the address that is dialed.
+	Listen string
 	// Relay is the URL of a NATS server; direct without one.
 	Relay string
 	// Limit is the destination's bandwidth in bytes per second.
@@ -73,7 +76,7 @@ func (m *Movers) Prepare(address string) error {
 		case m.Relay != "":
 			c.Relay = &stream.RelayConfig{URL: m.Relay}
 		case r == stream.Source:
-			c.Listen = address
+			c.Listen = cmp.Or(m.Listen, address)
 		default:
 			c.Dial = []string{address}
 		}
