@@ -36,7 +36,7 @@ func TestDocsNameTargetsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mention := regexp.MustCompile("(?m)(?:^|`)make ([a-z-]+)")
+	mention := regexp.MustCompile("(?m)(?:^|`)make ([a-z0-9-]+)")
 	for page, text := range pages(t) {
 		for _, m := range mention.FindAllStringSubmatch(text, -1) {
 			if !strings.Contains(string(makefile), "\n"+m[1]+":") {
