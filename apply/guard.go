@@ -31,6 +31,8 @@ const (
 //
 // What is only known to be gone from a source that was reset (pipeline.EvidenceReset) is held
 // whatever the limits are, and with it the namespace or the definition that it would go with.
+// What only a list tells of that has nothing any more of its kind or namespace
+// (pipeline.EvidenceEmptied) is held whatever the limits are, unless they are disabled.
 type Guard struct {
 	limits limits
 	// whole counts all deletions together, whenever they were.
@@ -40,7 +42,7 @@ type Guard struct {
 
 	mu      sync.Mutex
 	scopes  map[scope]*tally
-	held    map[pipeline.Ref]bool // true: for a reset of the source, however few they are
+	held    map[pipeline.Ref]cause
 	decided Decisions
 	newest  pipeline.Position // of all deletions asked about
 	// reminded had too many when the former process ended; that counts for one window from born.
@@ -59,8 +61,9 @@ type Decisions struct {
 type HeldDeletions struct {
 	Decisions
 	Held int
-	// AfterReset is how many of them are held for a reset of the source, however few they are.
-	AfterReset int
+	// AfterReset is how many of them are held for a reset of the source, Emptied for a list of it that has nothing of
+	// their kind or namespace: these are held however few they are.
+	AfterReset, Emptied int
 	// Scopes are the kinds and namespaces with too many, those with the most first.
 	Scopes []v1alpha1.HeldScope
 }
@@ -85,9 +88,33 @@ type tally struct {
 	// newest is the time of the newest of them.
 	newest  time.Time
 	tripped bool
-	// held is how many are held, reset how many of these for a reset of the source.
-	held, reset int
+	// held is how many are held, by their causes.
+	held [causes]int
 }
+
+// cause is why a deletion is held.
+type cause uint8
+
+const (
+	excess  cause = iota // the scope has too many
+	reset                // by its evidence: the source was reset
+	emptied              // by its evidence: a list has nothing of its kind or namespace
+	causes
+)
+
+// causeOf is the cause that lies in a deletion's evidence.
+func causeOf(v pipeline.Evidence) cause {
+	if v == pipeline.EvidenceReset {
+		return reset
+	}
+	if v == pipeline.EvidenceEmptied {
+		return emptied
+	}
+	return excess
+}
+
+// all counts the deletions that are held.
+func (t *tally) all() int { return t.held[excess] + t.held[reset] + t.held[emptied] }
 
 // deletion is one that was let pass or is to come.
 type deletion struct {
@@ -100,14 +127,14 @@ type deletion struct {
 func NewGuard(spec *v1alpha1.DeletionGuard, former *v1alpha1.DeletionsStatus, whole bool) *Guard {
 	g := &Guard{
 		limits: limitsOf(spec), whole: whole, copies: func(scope) int { return 0 },
-		scopes: map[scope]*tally{}, held: map[pipeline.Ref]bool{}, reminded: map[scope]bool{}, born: time.Now(),
+		scopes: map[scope]*tally{}, held: map[pipeline.Ref]cause{}, reminded: map[scope]bool{}, born: time.Now(),
 	}
 	if former == nil {
 		return g
 	}
 	g.decided = Decisions{positionOf(former.ApprovedThrough), positionOf(former.DiscardedThrough)}
 	for _, s := range former.Scopes {
-		if s.Held == s.AfterReset {
+		if s.Held == s.AfterReset+s.Emptied {
 			continue
 		}
 		g.reminded[scope{kind: parseScopeKind(s.Kind), namespace: s.Namespace}] = true
@@ -194,17 +221,17 @@ func (g *Guard) judge(r pipeline.Record, now time.Time) verdict {
 		g.newest = r.Position
 	}
 	own, goesToo := scopesOf(r.Ref)
-	reset := g.forReset(r, goesToo)
+	why := g.why(r, goesToo)
 	switch {
-	case g.limits.disabled && !reset:
+	case g.limits.disabled && why != reset:
 		return pass
 	case r.Position.Compare(g.decided.DiscardedThrough) <= 0:
 		return discard
 	case r.Position.Compare(g.decided.ApprovedThrough) <= 0:
 		g.release(r.Ref)
 		return pass
-	case reset:
-		g.keep(r.Ref, true)
+	case why != excess:
+		g.keep(r.Ref, why)
 		return hold
 	}
 	tripped := false
@@ -220,7 +247,7 @@ func (g *Guard) judge(r pipeline.Record, now time.Time) verdict {
 		}
 	}
 	if tripped {
-		g.keep(r.Ref, false)
+		g.keep(r.Ref, excess)
 		return hold
 	}
 	for _, s := range own {
@@ -229,14 +256,14 @@ func (g *Guard) judge(r pipeline.Record, now time.Time) verdict {
 	return pass
 }
 
-// forReset reports whether a deletion is held for a reset of the source: its own evidence is that, or
-// that of something which would go with it.
-func (g *Guard) forReset(r pipeline.Record, goesToo scope) bool {
-	if r.Evidence == pipeline.EvidenceReset {
-		return true
+// why is the cause for which a deletion is held however few there are, excess if there is none. A reset
+// of the source counts also if it is that of something which would go with it. That a kind or a namespace was
+// listed empty does not: when the end of the Namespace or definition was seen, that was the truth.
+func (g *Guard) why(r pipeline.Record, goesToo scope) cause {
+	if t := g.scopes[goesToo]; t != nil && t.held[reset] > count(g.held[r.Ref] == reset) {
+		return reset
 	}
-	t := g.scopes[goesToo]
-	return t != nil && t.reset-count(g.held[r.Ref]) > 0
+	return causeOf(r.Evidence)
 }
 
 func count(b bool) int {
@@ -255,12 +282,12 @@ func (g *Guard) foresee(tombstones []pipeline.Record, there func(pipeline.Record
 		if r.Position.Compare(g.decided.ApprovedThrough) <= 0 || r.Position.Compare(g.decided.DiscardedThrough) <= 0 {
 			continue
 		}
-		present := there(r)
-		switch reset := r.Evidence == pipeline.EvidenceReset; {
-		case reset && present:
-			g.keep(r.Ref, true)
+		present, why := there(r), causeOf(r.Evidence)
+		switch byItself := why == reset || why == emptied && !g.limits.disabled; {
+		case byItself && present:
+			g.keep(r.Ref, why)
 			continue
-		case reset, g.limits.disabled, !present && g.whole:
+		case byItself, g.limits.disabled, !present && g.whole:
 			continue
 		}
 		own, _ := scopesOf(r.Ref)
@@ -311,7 +338,7 @@ func (g *Guard) check(s scope, t *tally) bool {
 		return false
 	}
 	// What stays after a reset is no part of what the source has.
-	t.tripped = g.limits.exceeds(len(t.recent), g.copies(s)-t.reset+t.gone())
+	t.tripped = g.limits.exceeds(len(t.recent), g.copies(s)-t.held[reset]+t.gone())
 	return t.tripped
 }
 
@@ -327,14 +354,14 @@ func (t *tally) gone() int {
 }
 
 // keep holds a deletion back.
-func (g *Guard) keep(ref pipeline.Ref, reset bool) {
+func (g *Guard) keep(ref pipeline.Ref, why cause) {
 	former, held := g.held[ref]
 	for _, s := range within(ref) {
 		t := g.tally(s)
-		t.held += count(!held)
-		t.reset += count(reset) - count(former)
+		t.held[former] -= count(held)
+		t.held[why]++
 	}
-	g.held[ref] = reset
+	g.held[ref] = why
 }
 
 // within are the scopes that a deletion is held in.
@@ -348,16 +375,15 @@ func within(ref pipeline.Ref) []scope {
 
 // release lets go of a deletion that was held. A scope that holds nothing for being too many has not too many.
 func (g *Guard) release(ref pipeline.Ref) {
-	reset, ok := g.held[ref]
+	why, ok := g.held[ref]
 	if !ok {
 		return
 	}
 	delete(g.held, ref)
 	for _, s := range within(ref) {
 		t := g.tally(s)
-		t.held--
-		t.reset -= count(reset)
-		if t.tripped && t.held == t.reset {
+		t.held[why]--
+		if t.tripped && t.held[excess] == 0 {
 			t.tripped = false
 			clear(t.recent)
 			delete(g.reminded, s)
@@ -414,14 +440,17 @@ func (g *Guard) Held() HeldDeletions {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	out := HeldDeletions{Decisions: g.decided, Held: len(g.held)}
-	for _, reset := range g.held {
-		out.AfterReset += count(reset)
+	for _, why := range g.held {
+		out.AfterReset += count(why == reset)
+		out.Emptied += count(why == emptied)
 	}
 	for s, t := range g.scopes {
-		if t.held == 0 || !t.tripped && t.reset == 0 {
+		if t.all() == 0 || !t.tripped && t.all() == t.held[excess] {
 			continue
 		}
-		named := v1alpha1.HeldScope{Namespace: s.namespace, Held: int64(t.held), AfterReset: int64(t.reset)}
+		named := v1alpha1.HeldScope{
+			Namespace: s.namespace, Held: int64(t.all()), AfterReset: int64(t.held[reset]), Emptied: int64(t.held[emptied]),
+		}
 		if s.namespace == "" {
 			named.Kind = s.kind.String()
 		}

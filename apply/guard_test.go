@@ -368,3 +368,52 @@ func TestGuardHoldsWhatAResetLeaves(t *testing.T) {
 		})
 	}
 }
+
+func TestGuardHoldsWhatIsListedEmpty(t *testing.T) {
+	empty := func(w *ward, ref pipeline.Ref) pipeline.Record {
+		r := w.tombstone(ref)
+		r.Evidence = pipeline.EvidenceEmptied
+		return r
+	}
+	namespace := pipeline.Ref{Site: "prod", Resource: "namespaces", Name: "a"}
+	w := newWard(nil, nil)
+	w.fill("a", 100)
+	lost, other := empty(w, cm("a", 0)), empty(w, cm("a", 1))
+	w.guard.foresee([]pipeline.Record{lost}, func(r pipeline.Record) bool { return w.copies[r.Ref] })
+	if w.apply(lost) != hold || w.apply(other) != hold || w.apply(empty(w, namespace)) != hold {
+		t.Error("a few deletions pass by an empty list")
+	}
+	if n := w.remove("a", 2, 5); n != 3 {
+		t.Errorf("of 3 deletions that were seen %d passed", n)
+	}
+	held := w.guard.Held()
+	want := []v1alpha1.HeldScope{{Namespace: "a", Held: 3, Emptied: 3}, {Kind: "configmaps", Held: 2, Emptied: 2}, {Kind: "namespaces", Held: 1, Emptied: 1}}
+	if diff := cmp.Diff(want, held.Scopes); diff != "" || held.Held != 3 || held.Emptied != 3 || held.AfterReset != 0 {
+		t.Errorf("%+v are held (-want +got)\n%s", held, diff)
+	}
+	// After a restart these scopes have not had too many.
+	w.guard = NewGuard(nil, &v1alpha1.DeletionsStatus{Held: 3, Emptied: 3, Scopes: held.Scopes}, false)
+	w.guard.copies = w.count
+	if w.apply(lost) != hold || w.apply(other) != hold || w.remove("a", 5, 8) != 3 {
+		t.Error("after a restart it is not as before")
+	}
+	w.guard.settled(other.Ref, true)
+	if n := w.guard.Held().Held; n != 1 {
+		t.Errorf("%d are held, want 1: the other exists again", n)
+	}
+	w.guard.Approve()
+	if w.apply(lost) != pass {
+		t.Error("approved, it is not deleted")
+	}
+
+	small := newWard(nil, nil)
+	small.fill("a", 5)
+	if small.apply(empty(small, cm("a", 0))) != hold || small.apply(small.tombstone(namespace)) != pass {
+		t.Error("the end of a small namespace, which was seen, is held for a list of before")
+	}
+	free := newWard(&v1alpha1.DeletionGuard{Disabled: true}, nil)
+	free.fill("a", 5)
+	if free.apply(empty(free, cm("a", 0))) != pass {
+		t.Error("it is held by a guard that is disabled")
+	}
+}

@@ -15,6 +15,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/pipeline/memlog"
@@ -26,6 +29,8 @@ type scripted struct {
 	// script is called once for every watch that begins.
 	script func(k kube.Kind, h kube.Handler)
 	served func() []kube.Kind
+	// get, if not nil, answers who asks for an object by name; else there is none.
+	get func(k kube.Kind, namespace, name string) (kube.Object, error)
 }
 
 func newScripted(identity string, script func(k kube.Kind, h kube.Handler), kinds ...kube.Kind) *scripted {
@@ -48,8 +53,11 @@ type line struct {
 	reconnect func()
 }
 
-func (s *scripted) Get(context.Context, kube.Kind, string, string) (kube.Object, error) {
-	return kube.Object{}, errors.New("nothing is read again here")
+func (s *scripted) Get(_ context.Context, k kube.Kind, namespace, name string) (kube.Object, error) {
+	if s.get == nil {
+		return kube.Object{}, apierrors.NewNotFound(schema.GroupResource{Group: k.Group, Resource: k.Resource}, name)
+	}
+	return s.get(k, namespace, name)
 }
 
 func (s *scripted) ClusterUID(context.Context) (string, error) {

@@ -92,6 +92,7 @@ type listed struct {
 // if the list is trusted.
 type absence struct {
 	objectKey
+	uid      uid
 	evidence pipeline.Evidence
 }
 
@@ -107,19 +108,21 @@ func (e entry) missing(version uint64) pipeline.Evidence {
 
 // compare holds a complete list of a kind at a version against what is known. absent
 // are the objects that the list does not name, though they were known before it; what was read after the
-// list began is left out. older is set if the list shows an object at an older version than one it
+// list began is left out. If the list names nothing that is collected, that is EvidenceEmptied at most. older is set if the list shows an object at an older version than one it
 // must have had by then.
 func (o *outbox) compare(k pipeline.GroupResource, list map[objectKey]listed, version uint64) (absent []absence, older bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	named := false // anything at all: what the list shows was observed before it ended
 	check := func(ref pipeline.Ref, now latest) {
 		if !now.known || now.version > version && !now.held {
 			return
 		}
 		in, there := list[keyOf(ref)]
+		named = named || there
 		switch {
 		case !there:
-			absent = append(absent, absence{keyOf(ref), entry{version: now.version, held: now.held, alien: now.alien}.missing(version)})
+			absent = append(absent, absence{keyOf(ref), now.uid, entry{version: now.version, held: now.held, alien: now.alien}.missing(version)})
 		case now.held: // from before the epoch: what it was then does not matter
 		case in.uid == now.uid && in.version < now.version:
 			older = true
@@ -137,6 +140,11 @@ func (o *outbox) compare(k pipeline.GroupResource, list map[objectKey]listed, ve
 	for ref, l := range o.lanes {
 		if _, counted := o.inv.get(ref); !counted && ref.GroupResource() == k {
 			check(ref, o.latest(ref, l))
+		}
+	}
+	for i := range absent {
+		if !named && absent[i].evidence == pipeline.EvidenceSweep {
+			absent[i].evidence = pipeline.EvidenceEmptied
 		}
 	}
 	return absent, older

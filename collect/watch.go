@@ -172,6 +172,14 @@ func (w *handler) Replace(present []kube.Object, version string) {
 	verdict, reason := s.judge()
 	switch verdict {
 	case trusted:
+		var err error
+		if absent, err = w.confirm(absent); err != nil {
+			if w.ctx.Err() == nil {
+				w.onError(w.ctx, err)
+				w.again()
+			}
+			return
+		}
 		w.sweepAway(absent, version)
 	case reset:
 		w.term.reset(w.ctx, k, reason)
@@ -200,7 +208,7 @@ func (w *handler) Replace(present []kube.Object, version string) {
 
 // sweepAway takes up that objects are gone, or not selected any more.
 func (w *handler) sweepAway(absent []absence, version string) {
-	reset := 0
+	reset, emptied := 0, 0
 	for _, a := range absent {
 		ref := w.ref(a.namespace, a.name)
 		if w.rules.selector.Key(w.kind.GroupResource, a.namespace, a.name).Action != Collect {
@@ -208,6 +216,7 @@ func (w *handler) sweepAway(absent []absence, version string) {
 			continue
 		}
 		reset += count(a.evidence == pipeline.EvidenceReset)
+		emptied += count(a.evidence == pipeline.EvidenceEmptied)
 		s := w.sighting(gone, "", version)
 		s.evidence = a.evidence
 		w.term.outbox.lose(w.ctx, ref, s)
@@ -215,6 +224,10 @@ func (w *handler) sweepAway(absent []absence, version string) {
 	if reset > 0 {
 		w.term.log.WarnContext(w.ctx, "source lacks objects since it was reset: their copies stay until somebody decides",
 			telemetry.KeyKind, w.kind.GroupResource.String(), telemetry.KeyCount, reset)
+	}
+	if emptied > 0 {
+		w.term.log.WarnContext(w.ctx, "source lists nothing any more of a kind or namespace: the copies stay until somebody decides",
+			telemetry.KeyKind, w.kind.GroupResource.String(), telemetry.KeyCount, emptied)
 	}
 }
 

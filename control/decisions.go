@@ -53,7 +53,8 @@ func (d *decisions) report(held *apply.HeldDeletions) *v1alpha1.DeletionsStatus 
 		return nil
 	}
 	out := v1alpha1.DeletionsStatus{
-		Held: int64(held.Held), AfterReset: int64(held.AfterReset), Scopes: held.Scopes, Approved: d.approved, Discarded: d.discarded,
+		Held: int64(held.Held), AfterReset: int64(held.AfterReset), Emptied: int64(held.Emptied), Scopes: held.Scopes,
+		Approved: d.approved, Discarded: d.discarded,
 		ApprovedThrough: placeOf(held.ApprovedThrough), DiscardedThrough: placeOf(held.DiscardedThrough),
 	}
 	if out.Held == 0 && out.Approved == "" && out.Discarded == "" && out.ApprovedThrough == nil && out.DiscardedThrough == nil {

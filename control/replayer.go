@@ -63,6 +63,8 @@ type Progress struct {
 	Held []v1alpha1.HeldScope
 	// AfterReset is how many of those deletions are held for a reset of the source.
 	AfterReset int64
+	// Emptied is how many of them are held for a list that has nothing of their kind or namespace.
+	Emptied int64
 	// LastError is the newest failure.
 	LastError *v1alpha1.LastError
 }

@@ -353,7 +353,7 @@ func (r *replaying) Progress() Progress {
 	held := r.guard.Held()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := Progress{Kinds: maps.Clone(r.kinds), Held: held.Scopes, AfterReset: int64(held.AfterReset), LastError: r.last}
+	p := Progress{Kinds: maps.Clone(r.kinds), Held: held.Scopes, AfterReset: int64(held.AfterReset), Emptied: int64(held.Emptied), LastError: r.last}
 	for _, c := range r.kinds {
 		p.Counts = plus(p.Counts, c)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -107,7 +108,7 @@ func worked(former v1alpha1.ReplayStatus, p Progress, ended bool, err error, dec
 // discarded is the status of a Replay that has ended, whose copies are to be kept.
 func discarded(former v1alpha1.ReplayStatus, decisions map[string]string, now time.Time) v1alpha1.ReplayStatus {
 	next := *former.DeepCopy()
-	next.Deletions.Held, next.Deletions.AfterReset, next.Deletions.Scopes = 0, 0, nil
+	next.Deletions.Held, next.Deletions.AfterReset, next.Deletions.Emptied, next.Deletions.Scopes = 0, 0, 0, nil
 	next.Deletions.Discarded = decisions[v1alpha1.AnnotationDiscardDeletions]
 	set(&next, now, heldCondition(next.Deletions))
 	return next
@@ -119,9 +120,9 @@ func decided(former *v1alpha1.DeletionsStatus, p Progress, decisions map[string]
 	if former == nil && p.Counts.Held == 0 && approved == "" && discarded == "" {
 		return nil
 	}
-	d := v1alpha1.DeletionsStatus{Held: p.Counts.Held, AfterReset: p.AfterReset, Scopes: p.Held, Approved: approved, Discarded: discarded}
+	d := v1alpha1.DeletionsStatus{Held: p.Counts.Held, AfterReset: p.AfterReset, Emptied: p.Emptied, Scopes: p.Held, Approved: approved, Discarded: discarded}
 	if former != nil && discarded != former.Discarded {
-		d.Held, d.AfterReset, d.Scopes = 0, 0, nil
+		d.Held, d.AfterReset, d.Emptied, d.Scopes = 0, 0, 0, nil
 	}
 	return &d
 }
@@ -131,16 +132,29 @@ func heldCondition(d *v1alpha1.DeletionsStatus) metav1.Condition {
 	if d == nil || d.Held == 0 {
 		return condition(v1alpha1.ConditionDeletionsHeld, false, v1alpha1.ReasonNoneHeld, "No deletion is held back.")
 	}
-	reason, because := v1alpha1.ReasonTooMany, "they are too many at once"
-	switch {
-	case d.AfterReset >= d.Held:
-		reason, because = v1alpha1.ReasonSourceReset, "the source was restored to an earlier state, or replaced by another cluster, and lacks these objects since"
-	case d.AfterReset > 0:
-		because += fmt.Sprintf(", %d of them because the source lacks the objects since it was restored or replaced", d.AfterReset)
+	reason, because := "", []string{}
+	for _, cause := range []struct {
+		held         int64
+		reason, text string
+	}{
+		{d.Held - d.AfterReset - d.Emptied, v1alpha1.ReasonTooMany, "they are too many at once"},
+		{d.AfterReset, v1alpha1.ReasonSourceReset, "the source was restored to an earlier state, or replaced by another cluster, and lacks these objects since"},
+		{d.Emptied, v1alpha1.ReasonSourceEmptied, "the source lists nothing any more of their kind or namespace, and nobody saw them being deleted"},
+	} {
+		if cause.held <= 0 {
+			continue
+		}
+		if reason == "" {
+			reason = cause.reason
+		}
+		if cause.held < d.Held {
+			cause.text = fmt.Sprintf("%d of them because %s", cause.held, cause.text)
+		}
+		because = append(because, cause.text)
 	}
 	return condition(v1alpha1.ConditionDeletionsHeld, true, reason, fmt.Sprintf(
-		"%d deletions are held back because %s (%s): approve them with the annotation %s, or keep the copies with %s, each with a new value.",
-		d.Held, because, scopesText(d.Scopes), v1alpha1.AnnotationApproveDeletions, v1alpha1.AnnotationDiscardDeletions))
+		"%d deletions are held back: %s (%s): approve them with the annotation %s, or keep the copies with %s, each with a new value.",
+		d.Held, strings.Join(because, ", "), scopesText(d.Scopes), v1alpha1.AnnotationApproveDeletions, v1alpha1.AnnotationDiscardDeletions))
 }
 
 // scopesText names the scopes for people, the first few.

@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -338,5 +339,38 @@ func TestWorthWriting(t *testing.T) {
 		if got := lagMoved(&v1alpha1.Lag{Seconds: tc.a}, &v1alpha1.Lag{Seconds: tc.b}); got != tc.want {
 			t.Errorf("lag from %d to %d: got %v", tc.a, tc.b, got)
 		}
+	}
+}
+
+func TestHeldCondition(t *testing.T) {
+	for name, c := range map[string]struct {
+		deletions *v1alpha1.DeletionsStatus
+		reason    string
+		says      []string
+	}{
+		"None":    {nil, v1alpha1.ReasonNoneHeld, nil},
+		"TooMany": {&v1alpha1.DeletionsStatus{Held: 5}, v1alpha1.ReasonTooMany, []string{"5 deletions", "too many"}},
+		"Reset":   {&v1alpha1.DeletionsStatus{Held: 5, AfterReset: 5}, v1alpha1.ReasonSourceReset, []string{"restored"}},
+		"Emptied": {&v1alpha1.DeletionsStatus{Held: 5, Emptied: 5}, v1alpha1.ReasonSourceEmptied, []string{"lists nothing any more"}},
+		"All": {
+			&v1alpha1.DeletionsStatus{Held: 5, AfterReset: 2, Emptied: 1}, v1alpha1.ReasonTooMany,
+			[]string{"too many", "2 of them because they are too many", "2 of them because the source was restored", "1 of them because the source lists nothing"},
+		},
+		"BothButNotTooMany": {
+			&v1alpha1.DeletionsStatus{Held: 3, AfterReset: 2, Emptied: 1}, v1alpha1.ReasonSourceReset,
+			[]string{": 2 of them", "1 of them because the source lists nothing"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := heldCondition(c.deletions)
+			if got.Reason != c.reason {
+				t.Errorf("reason %s, want %s", got.Reason, c.reason)
+			}
+			for _, want := range c.says {
+				if !strings.Contains(got.Message, want) {
+					t.Errorf("%q does not say %q", got.Message, want)
+				}
+			}
+		})
 	}
 }

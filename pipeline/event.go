@@ -90,21 +90,25 @@ const (
 	// seen: it was put back to an earlier state, or is another cluster under the same name.
 	// Whether its copies are to go as well, somebody has to say.
 	EvidenceReset
+	// EvidenceEmptied is such a list that names nothing of the kind any more, or the object's
+	// namespace is not there either, or the object is itself a Namespace or a definition. A source that cannot see
+	// them shows the same, so somebody has to say.
+	EvidenceEmptied
 )
 
 // evidenceNames are the kinds of evidence as the wire and users see them.
-var evidenceNames = [...]string{EvidenceNone: "", EvidenceWatch: "watch", EvidenceReplaced: "replaced", EvidenceSweep: "sweep", EvidenceReset: "reset"}
+var evidenceNames = [...]string{EvidenceNone: "", EvidenceWatch: "watch", EvidenceReplaced: "replaced", EvidenceSweep: "sweep", EvidenceReset: "reset", EvidenceEmptied: "emptied"}
 
 // String is the evidence's name, empty for none.
 func (v Evidence) String() string {
-	if v > EvidenceReset {
+	if v > EvidenceEmptied {
 		return fmt.Sprintf("Evidence(%d)", uint8(v))
 	}
 	return evidenceNames[v]
 }
 
 func parseEvidence(s string) (Evidence, error) {
-	for v := EvidenceNone; v <= EvidenceReset; v++ {
+	for v := EvidenceNone; v <= EvidenceEmptied; v++ {
 		if evidenceNames[v] == s {
 			return v, nil
 		}

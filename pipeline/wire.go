@@ -242,7 +242,7 @@ func check(e Event) error {
 
 // checkHeaders is the part of check that needs no body.
 func checkHeaders(e Event) error {
-	if known := e.Evidence >= EvidenceWatch && e.Evidence <= EvidenceReset; known != (e.Op == OpDelete) || e.Evidence > EvidenceReset {
+	if known := e.Evidence >= EvidenceWatch && e.Evidence <= EvidenceEmptied; known != (e.Op == OpDelete) || e.Evidence > EvidenceEmptied {
 		return fmt.Errorf("evidence %q does not go with a %s", e.Evidence, e.Op)
 	}
 	if e.Ref.Site == "" {

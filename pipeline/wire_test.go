@@ -357,7 +357,7 @@ func anyEvent() *rapid.Generator[pipeline.Event] {
 		e.UID, e.Version, e.Manager = some("uid"), some("version"), text("manager")
 		e.APIVersion, e.Kind = some("apiVersion"), some("kind")
 		if e.Op == pipeline.OpDelete {
-			e.Evidence = pipeline.Evidence(rapid.IntRange(int(pipeline.EvidenceWatch), int(pipeline.EvidenceSweep)).Draw(t, "evidence"))
+			e.Evidence = pipeline.Evidence(rapid.IntRange(int(pipeline.EvidenceWatch), int(pipeline.EvidenceEmptied)).Draw(t, "evidence"))
 		}
 		return e
 	})

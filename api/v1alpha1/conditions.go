@@ -56,6 +56,7 @@ const (
 	ReasonSuspended      = "Suspended"
 	ReasonTooMany        = "TooManyDeletions"
 	ReasonSourceReset    = "SourceReset"
+	ReasonSourceEmptied  = "SourceEmptied"
 	ReasonNoneHeld       = "NoneHeld"
 	ReasonObjectsFailed  = "ObjectsFailed"
 	ReasonNoReplication  = "NoReplication"

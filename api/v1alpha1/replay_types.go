@@ -70,12 +70,14 @@ const (
 	ReplayDryRun ReplayMode = "DryRun"
 )
 
-// DeletionGuard holds back deletions that are too many at once, of one kind or in one namespace, until somebody approves them
+// DeletionGuard holds back deletions that are too many at once, of one kind or in one namespace, and any that only a list tells of
+// which has nothing any more of a kind or a namespace, until somebody approves them
 // with the annotation dr-syncer.io/approve-deletions, or has the copies kept with dr-syncer.io/discard-deletions. Nothing
 // else waits for them.
 type DeletionGuard struct {
 	// Disabled lets deletions pass however many they are. Those that follow from a reset of the source alone
-	// (it was restored to an earlier state, or is another cluster) are held all the same.
+	// (it was restored to an earlier state, or is another cluster) are held all the same. Those that only a list without
+	// anything of their kind or namespace tells of are not held then.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
 	// MaxCount is how many deletions of a kind or in a namespace pass within Window.
@@ -186,6 +188,10 @@ type DeletionsStatus struct {
 	// state or replaced by another cluster since their objects were seen, and does not have them any more.
 	// +optional
 	AfterReset int64 `json:"afterReset,omitempty"`
+	// Emptied is how many of them are held, however few they are, because a list of the source has nothing any more of
+	// their kind or namespace, and nobody saw them being deleted.
+	// +optional
+	Emptied int64 `json:"emptied,omitempty"`
 	// Scopes are the kinds and namespaces with deletions that are held; at most twenty are named.
 	// +optional
 	Scopes []HeldScope `json:"scopes,omitempty"`
@@ -215,6 +221,9 @@ type HeldScope struct {
 	// AfterReset is how many of these are held because the source was reset.
 	// +optional
 	AfterReset int64 `json:"afterReset,omitempty"`
+	// Emptied is how many of these are held because the source lists nothing any more of the kind or the namespace.
+	// +optional
+	Emptied int64 `json:"emptied,omitempty"`
 }
 
 // Replay is one run of a source's history into this cluster, up to a moment.

@@ -211,15 +211,15 @@ spec: {replication: {name: held}}
 	if got := drsync(t, "", "deletions", "list", "-n", "deletions", cluster); got.code != app.ExitOK || got.out != "No deletions are held back.\n" {
 		t.Errorf("none: %v", got)
 	}
-	for _, of := range []string{"replication/held", "replay/back"} {
+	for of, why := range map[string]string{"replication/held": "", "replay/back": `"afterReset":3,"emptied":9,`} {
 		if out, err := c.Kubectl("patch", of, "-n", "deletions", "--subresource=status", "--type=merge",
-			"-p", `{"status":{"deletions":{"held":12,"scopes":[{"kind":"configmaps","held":12},{"namespace":"shop","held":11}]}}}`); err != nil {
+			"-p", `{"status":{"deletions":{"held":12,`+why+`"scopes":[{"kind":"configmaps","held":12},{"namespace":"shop","held":11}]}}}`); err != nil {
 			t.Fatal(out, err)
 		}
 	}
-	want := ended{exitNo, "KIND          NAME             HELD   WHERE\n" +
-		"Replication   deletions/held   12     configmaps (12), namespace shop (11)\n" +
-		"Replay        deletions/back   12     configmaps (12), namespace shop (11)\n", "drsync: deletions are held back by 2: approve or discard them\n"}
+	want := ended{exitNo, "KIND          NAME             HELD   WHERE                                  WHY\n" +
+		"Replication   deletions/held   12     configmaps (12), namespace shop (11)   too many at once\n" +
+		"Replay        deletions/back   12     configmaps (12), namespace shop (11)   the source was reset (3), the source lists nothing of the kind or namespace (9)\n", "drsync: deletions are held back by 2: approve or discard them\n"}
 	if diff := cmp.Diff(want, drsync(t, "", "deletions", "list", "-n", "deletions", cluster), cmp.AllowUnexported(ended{})); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}

@@ -25,9 +25,10 @@ func (c *cli) deletionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "deletions",
 		Short: "Decide about deletions that are held back",
-		Long: `Deletions that are too many at once are held back until somebody decides. Approved,
-they are made; discarded, the copies stay. A decision is about what is held when it is
-carried out, not about later deletions.`,
+		Long: `Deletions that are too many at once are held back until somebody decides, and so are those
+that only a reset or an empty list of the source tells of. Approved, they are made;
+discarded, the copies stay. A decision is about what is held when it is carried out, not
+about later deletions.`,
 	}
 	group(cmd)
 	list := &cobra.Command{
@@ -66,11 +67,35 @@ It sets the annotation %s to a value that it did not have.`, short, annotation),
 
 // heldView is what `deletions list` tells.
 type heldView struct {
-	Kind      string               `json:"kind"`
-	Namespace string               `json:"namespace"`
-	Name      string               `json:"name"`
-	Held      int64                `json:"held"`
-	Scopes    []v1alpha1.HeldScope `json:"scopes,omitempty"`
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Held      int64  `json:"held"`
+	// AfterReset and Emptied are how many of them are held because the source was reset, or lists nothing of their kind or namespace.
+	AfterReset int64                `json:"afterReset,omitempty"`
+	Emptied    int64                `json:"emptied,omitempty"`
+	Scopes     []v1alpha1.HeldScope `json:"scopes,omitempty"`
+}
+
+// why says for people what the deletions are held for.
+func (v heldView) why() string {
+	var all []string
+	for _, cause := range []struct {
+		n    int64
+		text string
+	}{
+		{v.Held - v.AfterReset - v.Emptied, "too many at once"},
+		{v.AfterReset, "the source was reset"},
+		{v.Emptied, "the source lists nothing of the kind or namespace"},
+	} {
+		switch {
+		case cause.n == v.Held:
+			return cause.text
+		case cause.n > 0:
+			all = append(all, fmt.Sprintf("%s (%d)", cause.text, cause.n))
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 // holder is what Replications and Replays have in common.
@@ -121,7 +146,7 @@ func viewHeld(gr pipeline.GroupResource, o kube.Object) (heldView, error) {
 		v.Kind = "Replay"
 	}
 	if d := h.Status.Deletions; d != nil {
-		v.Held, v.Scopes = d.Held, d.Scopes
+		v.Held, v.AfterReset, v.Emptied, v.Scopes = d.Held, d.AfterReset, d.Emptied, d.Scopes
 	}
 	return v, nil
 }
@@ -141,9 +166,9 @@ func printHeld(p *printer, views []heldView) {
 			}
 			where = append(where, fmt.Sprintf("%s (%d)", what, s.Held))
 		}
-		rows = append(rows, []string{v.Kind, v.Namespace + "/" + v.Name, strconv.FormatInt(v.Held, 10), strings.Join(where, ", ")})
+		rows = append(rows, []string{v.Kind, v.Namespace + "/" + v.Name, strconv.FormatInt(v.Held, 10), strings.Join(where, ", "), v.why()})
 	}
-	p.table([]string{"KIND", "NAME", "HELD", "WHERE"}, rows)
+	p.table([]string{"KIND", "NAME", "HELD", "WHERE", "WHY"}, rows)
 }
 
 // decideDeletions sets the annotation of a decision.

@@ -87,9 +87,11 @@ type cluster struct {
 	events  []event
 	// session differs when every watch has to list anew.
 	session int
-	// refused are the kinds that cannot be read, with the error; liars show an empty list.
+	// refused are the kinds that cannot be read, with the error.
 	refused map[pipeline.GroupResource]error
-	liars   map[pipeline.GroupResource]bool
+	// lie, if not nil, says what lists do not show; what is asked for by name is there, unless unseen.
+	lie    func(id) bool
+	unseen bool
 	// onDelete is told of every delete that is asked for.
 	onDelete func(id)
 }
@@ -97,7 +99,7 @@ type cluster struct {
 func newCluster(uid string) *cluster {
 	return &cluster{
 		objects: map[id]thing{}, version: 1000, uid: uid,
-		refused: map[pipeline.GroupResource]error{}, liars: map[pipeline.GroupResource]bool{},
+		refused: map[pipeline.GroupResource]error{},
 	}
 }
 
@@ -225,7 +227,7 @@ func (c *cluster) Get(_ context.Context, k kube.Kind, namespace, name string) (k
 		return kube.Object{}, err
 	}
 	o, ok := c.objects[id{k.GroupResource, namespace, name}]
-	if !ok {
+	if !ok || c.unseen && c.lie(o.id) {
 		return kube.Object{}, errGone
 	}
 	return o.object(k), nil
@@ -246,7 +248,7 @@ func (c *cluster) Watch(ctx context.Context, k kube.Kind, opts kube.WatchOptions
 		if listing {
 			session, next = c.session, len(c.events)
 			for _, i := range slices.SortedFunc(maps.Keys(c.objects), compare) {
-				if i.kind == k.GroupResource && !c.liars[k.GroupResource] {
+				if i.kind == k.GroupResource && (c.lie == nil || !c.lie(i)) {
 					list = append(list, c.objects[i].object(k))
 				}
 			}
