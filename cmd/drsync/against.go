@@ -104,12 +104,13 @@ func (c *cli) against(ctx context.Context, o againstOptions) (err error) {
 		for _, d := range report.Differences {
 			d.print(p)
 		}
-		p.printf(bold, "%d objects as of %s, %d differ at the destination\n", report.Objects, report.At, len(report.Differences))
+		p.printf(bold, "%s as of %s, %s at the destination\n",
+			counted(report.Objects, "object", "objects"), report.At, counted(len(report.Differences), "differs", "differ"))
 	}); err != nil {
 		return err
 	}
 	if n := len(report.Differences); n > 0 {
-		return c.no("%d objects differ at the destination", n)
+		return c.no("%s at the destination", counted(n, "object differs", "objects differ"))
 	}
 	return nil
 }

@@ -237,9 +237,9 @@ spec: {replication: {name: held}}
 		code       int
 		out, error string
 	}{
-		{[]string{"approve", "deletions/held"}, "replication/held", "approve-deletions", app.ExitOK, "deletions/held: the deletions of 12 objects are made\n", ""},
-		{[]string{"discard", "deletions/held"}, "replication/held", "discard-deletions", app.ExitOK, "deletions/held: the deletions of 12 objects are not made, the copies stay\n", ""},
-		{[]string{"approve", "--replay", "deletions/back"}, "replay/back", "approve-deletions", app.ExitOK, "deletions/back: the deletions of 12 objects are made\n", ""},
+		{[]string{"approve", "deletions/held"}, "replication/held", "approve-deletions", app.ExitOK, "deletions/held: 12 deletions are made\n", ""},
+		{[]string{"discard", "deletions/held"}, "replication/held", "discard-deletions", app.ExitOK, "deletions/held: 12 deletions are not made, the copies stay\n", ""},
+		{[]string{"approve", "--replay", "deletions/back"}, "replay/back", "approve-deletions", app.ExitOK, "deletions/back: 12 deletions are made\n", ""},
 		{[]string{"approve", "deletions/fine"}, "", "", exitNo, "", "drsync: replication deletions/fine holds no deletions back\n"},
 		{[]string{"approve", "fine"}, "", "", app.ExitUsage, "", "NAMESPACE/NAME"},
 		{[]string{"discard", "deletions/none"}, "", "", app.ExitFailed, "", `"none"`},

@@ -201,11 +201,11 @@ func (c *cli) decideDeletions(ctx context.Context, gr pipeline.GroupResource, fu
 		return err
 	}
 	return c.show(map[string]any{"kind": v.Kind, "name": full, "decision": decision, "held": v.Held}, func(p *printer) {
-		what := "are made"
+		what := counted(v.Held, "deletion is made", "deletions are made")
 		if annotation == v1alpha1.AnnotationDiscardDeletions {
-			what = "are not made, the copies stay"
+			what = counted(v.Held, "deletion is not made, the copy stays", "deletions are not made, the copies stay")
 		}
-		p.printf(plain, "%s: the deletions of %d objects %s\n", full, v.Held, what)
+		p.printf(plain, "%s: %s\n", full, what)
 	})
 }
 

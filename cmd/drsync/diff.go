@@ -347,12 +347,12 @@ func (c *cli) reportDiff(d *differ, exitCode bool) error {
 		if r.Position != "" {
 			at = " as of " + r.Position
 		}
-		p.printf(bold, "%d objects%s, %d copies differ\n", r.Objects, at, len(r.Differences))
+		p.printf(bold, "%s%s, %s\n", counted(r.Objects, "object", "objects"), at, counted(len(r.Differences), "copy differs", "copies differ"))
 	}); err != nil {
 		return err
 	}
 	if exitCode && len(r.Differences) > 0 {
-		return c.no("%d copies differ", len(r.Differences))
+		return c.no("%s", counted(len(r.Differences), "copy differs", "copies differ"))
 	}
 	return nil
 }

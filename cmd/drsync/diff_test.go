@@ -72,7 +72,7 @@ func TestDiffOfFiles(t *testing.T) {
 					n++
 				}
 			}
-			want := strings.ReplaceAll(strings.Join(append(tc.want, fmt.Sprintf("3 objects, %d copies differ\n", n)), "\n"), "NEXT", next)
+			want := strings.ReplaceAll(strings.Join(append(tc.want, fmt.Sprintf("3 objects, %s\n", counted(n, "copy differs", "copies differ"))), "\n"), "NEXT", next)
 			if diff := cmp.Diff(want, got.out); diff != "" || got.code != tc.code {
 				t.Errorf("ended with %d (-want +got):\n%s%s", got.code, diff, got.err)
 			}
@@ -226,9 +226,9 @@ spec:
 		args []string
 		want string
 	}{
-		"Present":  {args(next), "~ apps/deployments shop-standby/web (of apps/deployments shop/web)\n    ~ .spec.replicas: 5 -> 6\n2 objects, 1 copies differ\n"},
-		"Position": {args(next, "--position="+past.String()), "~ apps/deployments shop-standby/web (of apps/deployments shop/web)\n    ~ .spec.replicas: 4 -> 5\n2 objects as of " + past.String() + ", 1 copies differ\n"},
-		"Document": {args("rules: []"), "~ apps/deployments shop-standby/web (of apps/deployments shop/web)\n    ~ .spec.replicas: 5 -> 4\n2 objects, 1 copies differ\n"},
+		"Present":  {args(next), "~ apps/deployments shop-standby/web (of apps/deployments shop/web)\n    ~ .spec.replicas: 5 -> 6\n2 objects, 1 copy differs\n"},
+		"Position": {args(next, "--position="+past.String()), "~ apps/deployments shop-standby/web (of apps/deployments shop/web)\n    ~ .spec.replicas: 4 -> 5\n2 objects as of " + past.String() + ", 1 copy differs\n"},
+		"Document": {args("rules: []"), "~ apps/deployments shop-standby/web (of apps/deployments shop/web)\n    ~ .spec.replicas: 5 -> 4\n2 objects, 1 copy differs\n"},
 		"Now":      {args(rules, "--at=0s"), "copies differ\n"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -38,7 +38,7 @@ type block struct{ language, text string }
 func TestCookbook(t *testing.T) {
 	for _, b := range blocks(t, "cookbook.md") {
 		got := drsync(t, "", "transform", "test", file(t, "recipe.yaml", b.text))
-		if got.code != app.ExitOK || got.out != "1 tests, 0 failed\n" {
+		if got.code != app.ExitOK || got.out != "1 test, 0 failed\n" {
 			t.Errorf("%s\n%s%s", b.text, got.out, got.err)
 		}
 		// The rules as they would stand in a ConfigMap.

@@ -212,12 +212,12 @@ func (c *cli) moments(ctx context.Context, past *replay.Past, from, to string, e
 		for _, d := range r.Differences {
 			d.print(p)
 		}
-		p.printf(bold, "%d objects differ between %s and %s\n", len(r.Differences), r.From, r.To)
+		p.printf(bold, "%s between %s and %s\n", counted(len(r.Differences), "object differs", "objects differ"), r.From, r.To)
 	}); err != nil {
 		return err
 	}
 	if exitCode && len(r.Differences) > 0 {
-		return c.no("%d objects differ", len(r.Differences))
+		return c.no("%s", counted(len(r.Differences), "object differs", "objects differ"))
 	}
 	return nil
 }

@@ -110,6 +110,11 @@ func (p *printer) printf(s style, format string, args ...any) {
 
 // table writes rows under a header as kubectl does.
 func (p *printer) table(header []string, rows [][]string) {
+	p.tableWith(header, rows, func(int) {})
+}
+
+// tableWith is table with what below writes under each row, which belongs to no column.
+func (p *printer) tableWith(header []string, rows [][]string, below func(row int)) {
 	widths := make([]int, len(header))
 	for _, row := range append([][]string{header}, rows...) {
 		for i, cell := range row {
@@ -127,7 +132,16 @@ func (p *printer) table(header []string, rows [][]string) {
 		p.printf(s, "%s\n", strings.TrimRight(line.String(), " "))
 	}
 	write(bold, header)
-	for _, row := range rows {
+	for i, row := range rows {
 		write(plain, row)
+		below(i)
 	}
+}
+
+// counted is a number with what it counts.
+func counted[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }

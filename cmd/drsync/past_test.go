@@ -124,7 +124,7 @@ func TestPastCommands(t *testing.T) {
 	s.run(t, app.ExitUsage, []string{"neither a time"}, "get", "secret", "login", "--at", "yesterday")
 
 	s.run(t, app.ExitOK, []string{"- apps/deployments shop/web", `~ secrets shop/login by kubectl`, "2 objects differ"}, "diff", "--from", at(2))
-	s.run(t, exitNo, []string{"~ .spec.replicas: 1 -> 3", "1 objects differ"}, "diff", "--from", at(0), "--to", at(1), "--exit-code")
+	s.run(t, exitNo, []string{"~ .spec.replicas: 1 -> 3", "1 object differs"}, "diff", "--from", at(0), "--to", at(1), "--exit-code")
 	s.run(t, app.ExitOK, []string{"0 objects differ"}, "diff", "--from", at(1), "--to", at(1), "--exit-code")
 	s.run(t, app.ExitUsage, nil, "diff")
 }
@@ -143,7 +143,7 @@ func TestSnapshotCommands(t *testing.T) {
 	s.run(t, app.ExitOK, []string{"(masked)"}, "get", "secret", "login", "-n", "shop", "--at", m.Name)
 
 	path := filepath.Join(t.TempDir(), "prod.drs")
-	s.run(t, app.ExitOK, []string{path + ": 1 objects"}, "snapshot", "export", m.Name, path)
+	s.run(t, app.ExitOK, []string{path + ": 1 object as of"}, "snapshot", "export", m.Name, path)
 	s.run(t, app.ExitFailed, []string{"no such snapshot"}, "snapshot", "export", "none", path+".none")
 	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*")); err != nil || len(left) != 1 {
 		t.Errorf("export leaves %v, %v", left, err)
@@ -152,7 +152,7 @@ func TestSnapshotCommands(t *testing.T) {
 	s.run(t, app.ExitFailed, []string{"no such snapshot"}, "snapshot", "verify", m.Name)
 
 	other := tell(t)
-	other.run(t, app.ExitOK, []string{"snapshot " + m.Name + " of site prod: 1 objects"}, "snapshot", "import", path, "--site", "prod")
+	other.run(t, app.ExitOK, []string{"snapshot " + m.Name + " of site prod: 1 object as of"}, "snapshot", "import", path, "--site", "prod")
 	other.run(t, app.ExitFailed, []string{`is of site "prod"`}, "snapshot", "import", path, "--site", "elsewhere")
 
 	if err := s.conn.Snapshots("prod", natslog.DefaultSnapshotOptions()).Put(t.Context(), m, bytes.NewReader([]byte("spoiled"))); err != nil {

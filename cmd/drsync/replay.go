@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +39,7 @@ func (c *cli) replayResultsCommand() *cobra.Command {
 			if failed {
 				results = slices.DeleteFunc(results, func(r pipeline.ObjectResult) bool { return !r.Failed() })
 			}
-			return c.show(results, func(p *printer) { writeResults(&p.out, results) })
+			return c.show(results, func(p *printer) { printResults(p, results) })
 		},
 	}
 	fs := cmd.Flags()
@@ -96,30 +93,25 @@ func (c *cli) results(ctx context.Context, namespace, name, destination string) 
 	return results, nil
 }
 
-// writeResults writes results for people, with what would change below.
-func writeResults(to io.Writer, results []pipeline.ObjectResult) {
-	var table bytes.Buffer
-	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "RESULT\tKIND\tNAMESPACE\tNAME\tREASON")
+// printResults writes results for people, with what would change below each.
+func printResults(p *printer, results []pipeline.ObjectResult) {
+	if len(results) == 0 {
+		p.printf(plain, "No results.\n")
+		return
+	}
+	rows := make([][]string, 0, len(results))
 	for _, r := range results {
 		result, reason := string(r.Result), ""
 		if r.Failed() {
 			result, reason = "failed", r.Class.String()+": "+r.Message
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", result, r.Ref.GroupResource(), r.Ref.Namespace, r.Ref.Name, oneLine(reason))
+		rows = append(rows, []string{result, r.Ref.GroupResource().String(), r.Ref.Namespace, r.Ref.Name, oneLine(reason)})
 	}
-	_ = w.Flush() // into memory
-	// What would change belongs to no column, or it would break them.
-	row := 0
-	for line := range strings.Lines(table.String()) {
-		fmt.Fprintln(to, strings.TrimRight(line, " \n"))
-		if row++; row == 1 {
-			continue
+	p.tableWith([]string{"RESULT", "KIND", "NAMESPACE", "NAME", "REASON"}, rows, func(row int) {
+		for _, change := range results[row].Diff {
+			p.printf(yellow, "    %s\n", oneLine(change))
 		}
-		for _, change := range results[row-2].Diff {
-			fmt.Fprintln(to, "  "+oneLine(change))
-		}
-	}
+	})
 }
 
 // oneLine keeps a text from breaking lines and columns.

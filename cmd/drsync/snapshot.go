@@ -78,7 +78,7 @@ func (c *cli) createSnapshot(ctx context.Context, past *replay.Past, at string) 
 		return err
 	}
 	return c.show(m, func(p *printer) {
-		p.printf(plain, "snapshot %s of site %s: %d objects as of %s\n", m.Name, m.Site, m.Total(), m.Moment)
+		p.printf(plain, "snapshot %s of site %s: %s as of %s\n", m.Name, m.Site, counted(m.Total(), "object", "objects"), m.Moment)
 	})
 }
 
@@ -182,7 +182,9 @@ func (c *cli) exportSnapshot(ctx context.Context, past *replay.Past, args []stri
 	if err := os.Rename(f.Name(), args[1]); err != nil {
 		return fmt.Errorf("write %s: %w", args[1], err)
 	}
-	return c.show(m, func(p *printer) { p.printf(plain, "%s: %d objects as of %s\n", args[1], m.Total(), m.Moment) })
+	return c.show(m, func(p *printer) {
+		p.printf(plain, "%s: %s as of %s\n", args[1], counted(m.Total(), "object", "objects"), m.Moment)
+	})
 }
 
 func (c *cli) importSnapshot(ctx context.Context, past *replay.Past, args []string) (err error) {
@@ -196,7 +198,7 @@ func (c *cli) importSnapshot(ctx context.Context, past *replay.Past, args []stri
 		return err
 	}
 	return c.show(m, func(p *printer) {
-		p.printf(plain, "snapshot %s of site %s: %d objects as of %s\n", m.Name, m.Site, m.Total(), m.Moment)
+		p.printf(plain, "snapshot %s of site %s: %s as of %s\n", m.Name, m.Site, counted(m.Total(), "object", "objects"), m.Moment)
 	})
 }
 

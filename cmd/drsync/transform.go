@@ -82,7 +82,7 @@ func (c *cli) test(ctx context.Context, args []string, update, verbose bool) err
 		for _, r := range reports {
 			r.print(p, verbose)
 		}
-		p.printf(bold, "%d tests, %d failed\n", len(reports), failed)
+		p.printf(bold, "%s, %d failed\n", counted(len(reports), "test", "tests"), failed)
 	}); err != nil {
 		return err
 	}
