@@ -73,6 +73,18 @@ func (c claim) cut(body []byte, n int) []byte {
 	return body[min(n*size, c.size):min((n+1)*size, c.size)]
 }
 
+// putLarge is putClaims for a draft, of which only as much is made as that takes: mostly nothing.
+func (c *Conn) putLarge(ctx context.Context, s site, d *draft) error {
+	if d.largest() <= int(c.nc.MaxPayload())-payloadMargin-maxHeaders {
+		return nil
+	}
+	msgs, err := d.all()
+	if err != nil {
+		return err
+	}
+	return c.putClaims(ctx, s, msgs)
+}
+
 // putClaims stores the bodies that are too large for one message, durably, and
 // replaces them with claim checks. What keeps some of them from being stored keeps nothing else out of
 // the log: it is a BlockedError. A link carries records only, so a log that is linked takes no such body:
@@ -81,7 +93,7 @@ func (c *Conn) putClaims(ctx context.Context, s site, msgs []*nats.Msg) error {
 	limit := int(c.nc.MaxPayload()) - payloadMargin
 	blocked := &pipeline.BlockedError{}
 	for i, msg := range msgs {
-		if len(msg.Data) <= limit-maxHeaders || headerSize(msg.Header)+len(msg.Data) <= limit {
+		if headerSize(msg.Header)+len(msg.Data) <= limit {
 			continue
 		}
 		if headerSize(msg.Header) > limit || limit <= 0 {

@@ -3,6 +3,7 @@ package natslog
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -26,19 +27,24 @@ type pubAck struct {
 	Count  uint64              `json:"count,omitempty"`
 }
 
-// publish stores messages in one stream, all or none, and returns the sequence
-// of the last. It is one publish or one atomic batch, of which the first message
-// must carry whatever conditions there are. A batch within the window costs one
-// round trip: whatever is wrong with its beginning is told at its end. After an
-// error that is not an APIError the messages may have been stored.
-func (c *Conn) publish(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
+// publish stores count messages in one stream, all or none, and returns the sequence
+// of the last. Each is sent before the next is asked for. It is one publish or one atomic batch, of which the
+// first message must carry whatever conditions there are. A batch within the window costs one
+// round trip: whatever is wrong with its beginning is told at its end. Nothing is stored before the last
+// message is asked for; after that, and an error that is not an APIError, the messages may have been.
+func (c *Conn) publish(ctx context.Context, count int, message func(i int) (*nats.Msg, error)) (uint64, error) {
 	var batch, numbers []string // values of headers: one for all, and one each
-	if len(msgs) > 1 {
-		batch, numbers = []string{nuid.Next()}, make([]string, len(msgs))
+	if count > 1 {
+		batch, numbers = []string{nuid.Next()}, make([]string, count)
 	}
-	unanswered := 0
-	for i, msg := range msgs {
-		last := i == len(msgs)-1
+	unanswered, subject := 0, ""
+	for i := range count {
+		msg, err := message(i)
+		if err != nil {
+			return 0, errors.Join(err, c.abandon(batch, subject))
+		}
+		subject = msg.Subject
+		last := i == count-1
 		if batch != nil {
 			numbers[i] = strconv.Itoa(i + 1)
 			msg.Header[headerBatchID] = batch
@@ -54,8 +60,8 @@ func (c *Conn) publish(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
 			if err != nil {
 				return 0, err
 			}
-			if ack.Seq == 0 || batch != nil && ack.Count != uint64(len(msgs)) {
-				return 0, fmt.Errorf("the server took %d of %d messages at sequence %d", ack.Count, len(msgs), ack.Seq)
+			if ack.Seq == 0 || batch != nil && ack.Count != uint64(count) {
+				return 0, fmt.Errorf("the server took %d of %d messages at sequence %d", ack.Count, count, ack.Seq)
 			}
 			return ack.Seq, nil
 		case unanswered > batchWindow:
@@ -70,6 +76,17 @@ func (c *Conn) publish(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
 		}
 	}
 	return 0, nil
+}
+
+// abandon has the server forget what was sent of a batch: it takes but few at a time, and waits some seconds for
+// the rest of each. subject is that of one of its messages, "" if none was sent.
+func (c *Conn) abandon(batch []string, subject string) error {
+	if subject == "" {
+		return nil
+	}
+	return c.nc.PublishMsg(&nats.Msg{Subject: subject, Header: nats.Header{
+		headerBatchID: batch, headerBatchSeq: {"0"}, // which has no place anywhere
+	}})
 }
 
 // request publishes and waits for the answer. An empty one acknowledges a part

@@ -81,7 +81,7 @@ func (w *Writer) Append(ctx context.Context, events []pipeline.Event) (pipeline.
 		w.fenced = fmt.Errorf("append to the history of site %q: %w", w.site.name, err)
 		return pipeline.Position{}, w.fenced
 	}
-	msgs, sum, err := w.encode(events)
+	d, err := w.draft(events)
 	if err != nil {
 		return pipeline.Position{}, fmt.Errorf("append to the history of site %q: %w", w.site.name, err)
 	}
@@ -91,7 +91,7 @@ func (w *Writer) Append(ctx context.Context, events []pipeline.Event) (pipeline.
 		ctx, cancel = context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
 	}
-	at, err := w.append(ctx, msgs, sum)
+	at, err := w.append(ctx, d)
 	if err != nil {
 		err = fmt.Errorf("append to the history of site %q: %w", w.site.name, err)
 		if errors.Is(err, pipeline.ErrFenced) {
@@ -103,11 +103,14 @@ func (w *Writer) Append(ctx context.Context, events []pipeline.Event) (pipeline.
 	return at, nil
 }
 
-// append stores msgs unless an earlier attempt did. Each round but the last
+// append stores a draft unless an earlier attempt did. Each round but the last
 // finds out that a flight has landed, so there are no more rounds than flights.
-func (w *Writer) append(ctx context.Context, msgs []*nats.Msg, sum [sha256.Size]byte) (pipeline.Position, error) {
+func (w *Writer) append(ctx context.Context, d *draft) (pipeline.Position, error) {
 	for refused, stored := false, false; ; {
-		if len(w.flights) > 0 {
+		if len(w.flights) > 0 || refused {
+			if _, err := d.all(); err != nil {
+				return pipeline.Position{}, err
+			}
 			landed, err := w.resolve(ctx, refused)
 			if err != nil {
 				return pipeline.Position{}, err
@@ -115,22 +118,33 @@ func (w *Writer) append(ctx context.Context, msgs []*nats.Msg, sum [sha256.Size]
 			if landed.count > 0 {
 				w.last += landed.count
 				w.flights = nil
-				if landed.sum == sum {
+				if landed.sum == d.sum() {
 					return w.Position(), nil
 				}
 			}
 		}
 		if !stored { // not before it is certain what became of earlier attempts
-			if err := w.conn.putClaims(ctx, w.site, msgs); err != nil {
+			if err := w.conn.putLarge(ctx, w.site, d); err != nil {
 				return pipeline.Position{}, err
 			}
 			stored = true
 		}
-		f := w.takeOff(uint64(len(msgs)), sum)
-		msgs[0].Header[headerExpectStream] = []string{w.site.history(w.epoch)}
-		msgs[0].Header[headerExpectLastSeq] = []string{strconv.FormatUint(w.last, 10)}
-		msgs[len(msgs)-1].Header[headerAppend] = []string{f.name}
-		seq, err := w.conn.publish(ctx, msgs)
+		var f *flight
+		seq, err := w.conn.publish(ctx, len(d.events), func(i int) (*nats.Msg, error) {
+			msg, err := d.message(i)
+			if err != nil {
+				return nil, err
+			}
+			if i == 0 {
+				msg.Header[headerExpectStream] = []string{w.site.history(w.epoch)}
+				msg.Header[headerExpectLastSeq] = []string{strconv.FormatUint(w.last, 10)}
+			}
+			if i == len(d.events)-1 { // without it, nothing is stored
+				f = w.takeOff(uint64(len(d.events)), d.sum())
+				msg.Header[headerAppend] = []string{f.name}
+			}
+			return msg, nil
+		})
 		switch {
 		case err == nil && seq == w.last+f.count:
 			w.last, w.flights = seq, nil
@@ -140,7 +154,9 @@ func (w *Writer) append(ctx context.Context, msgs []*nats.Msg, sum [sha256.Size]
 		case hasCode(err, codeWrongLastSeq, codeWrongLastSeqConstant, codeOtherStream):
 			refused = true // by an earlier flight of ours that landed late, or by somebody else's append
 		case hasCode(err, codeTooLarge), errors.Is(err, nats.ErrMaxPayload):
-			w.flights = w.flights[:len(w.flights)-1]
+			if f != nil {
+				w.flights = w.flights[:len(w.flights)-1]
+			}
 			return pipeline.Position{}, fmt.Errorf("%w: %w", pipeline.ErrTooLarge, err)
 		default:
 			return pipeline.Position{}, explainAPI(err)
@@ -149,18 +165,18 @@ func (w *Writer) append(ctx context.Context, msgs []*nats.Msg, sum [sha256.Size]
 }
 
 // takeOff notes an attempt before it is made. Repeating an append repeats its name.
-func (w *Writer) takeOff(count uint64, sum [sha256.Size]byte) flight {
+func (w *Writer) takeOff(count uint64, sum [sha256.Size]byte) *flight {
 	for i, f := range w.flights {
 		if f.sum == sum {
 			// The last one, so that a certain failure can take it back.
 			w.flights = append(append(w.flights[:i:i], w.flights[i+1:]...), f)
-			return f
+			return &f
 		}
 	}
 	w.number++
 	f := flight{name: w.name + "/" + strconv.FormatUint(w.number, 10), count: count, sum: sum}
 	w.flights = append(w.flights, f)
-	return f
+	return &f
 }
 
 // resolve finds out which of the flights landed, if any. refused tells that
@@ -233,49 +249,4 @@ func (w *Writer) newEpoch(ctx context.Context) (pipeline.Position, error) {
 	w.epoch, w.last = newest.Epoch, newest.Last
 	w.conn.log.Info("began a new epoch", slog.String(telemetry.KeySite, w.site.name), slog.String(telemetry.KeyEpoch, w.epoch))
 	return w.Position(), nil
-}
-
-// encode makes messages of events, and a sum that tells whether two appends are
-// the same.
-func (w *Writer) encode(events []pipeline.Event) ([]*nats.Msg, [sha256.Size]byte, error) {
-	var sum [sha256.Size]byte
-	if len(events) > pipeline.MaxBatch {
-		return nil, sum, fmt.Errorf("%d events at once, %d are possible: %w", len(events), pipeline.MaxBatch, pipeline.ErrTooLarge)
-	}
-	hash := sha256.New()
-	var named []byte
-	msgs := make([]*nats.Msg, len(events))
-	var total int64
-	for i, e := range events {
-		if e.Ref.Site != w.site.name {
-			return nil, sum, fmt.Errorf("event of %s belongs to another site", e.Ref)
-		}
-		m, err := pipeline.Encode(e)
-		if err != nil {
-			return nil, sum, err
-		}
-		msgs[i] = &nats.Msg{Subject: m.Subject, Header: nats.Header(m.Header), Data: m.Data}
-		total += int64(len(m.Data) + len(m.Subject) + maxHeaders)
-		named = named[:0]
-		for _, part := range [...]string{m.Subject, msgs[i].Header.Get(pipeline.HeaderID), msgs[i].Header.Get(pipeline.HeaderDigest)} {
-			named = append(append(strconv.AppendInt(named, int64(len(part)), 10), ':'), part...)
-		}
-		hash.Write(named)
-	}
-	if limit := w.opts.MaxBytes; limit > 0 && total > limit {
-		if total = wireSize(msgs); total > limit {
-			return nil, sum, fmt.Errorf("%d bytes at once, the history is limited to %d: %w", total, limit, pipeline.ErrTooLarge)
-		}
-	}
-	hash.Sum(sum[:0])
-	return msgs, sum, nil
-}
-
-// wireSize is what messages occupy on the wire.
-func wireSize(msgs []*nats.Msg) int64 {
-	var total int64
-	for _, m := range msgs {
-		total += int64(len(m.Data) + len(m.Subject) + headerSize(m.Header))
-	}
-	return total
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
@@ -184,4 +185,26 @@ func example(ctx context.Context) error {
 		fmt.Printf("%s: %s\n", record.Ref, record.Body) //nolint:forbidigo // an example tells
 	}
 	return errors.Join(conn.Close(), server.Shutdown(ctx), os.RemoveAll(dir))
+}
+
+// TestRefusedBatchesLeaveNothing begins more batches than the server keeps open, each with an event at its
+// end that cannot be written.
+func TestRefusedBatchesLeaveNothing(t *testing.T) {
+	const refused = 60 // the server keeps 50 open
+	c := inProcess(t, testServer(t))
+	w := testWriter(t, c, "a")
+	broken := put("a", "broken", 1)
+	broken.Digest[0]++
+	for range refused {
+		if _, err := w.Append(t.Context(), []pipeline.Event{put("a", "x", 1), put("a", "y", 1), broken}); pipeline.ClassOf(err) != pipeline.Malformed {
+			t.Fatalf("append with an event whose digest is wrong: %v", err)
+		}
+	}
+	if last := mustAppend(t, w, put("a", "x", 2), put("a", "y", 2)); last.Seq != 2 {
+		t.Errorf("appended up to %s, want 2 records in all", last)
+	}
+	got := readCurrent(t, c.History("a"), pipeline.Query{})
+	if diff := cmp.Diff(map[string]string{"x": "2", "y": "2"}, got); diff != "" {
+		t.Errorf("current state (-want +got):\n%s", diff)
+	}
 }
