@@ -35,6 +35,10 @@ func main() {
 	if *steps {
 		args = append(args, "-count=1") // who wants to see steps wants them taken
 	}
+	packages, err := ordered(ctx, *tags, packages)
+	if err != nil {
+		os.Exit(fail(os.Stderr, err))
+	}
 	os.Exit(run(ctx, append(args, packages...), *steps, os.Stdout, os.Stderr))
 }
 
