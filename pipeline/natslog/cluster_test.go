@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/pipeline/pipelinetest"
@@ -160,6 +162,120 @@ func TestReplicas(t *testing.T) {
 	w = testWriter(t, pair, "a")
 	if n := made(pair, siteOf("a").history(w.epoch)); n != 1 {
 		t.Errorf("%d replicas on two servers", n)
+	}
+}
+
+// TestReplicasAreRaised opens a log that one server of three holds, for more: the other two come to hold
+// all of it, what was stored before too, and any of them may be lost.
+func TestReplicasAreRaised(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	conn := testConn(t, ConnectConfig{URL: c.url()})
+	alone := testOptions()
+	alone.Replicas = 1
+	w, err := conn.Writer(t.Context(), "a", alone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := siteOf("a").history(w.epoch)
+	mustAppend(t, w, put("a", "old", 1), put("a", "both", 2))
+	if _, err := w.NewEpoch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, w, put("a", "both", 3), put("a", "new", 4))
+	letters := DefaultDeadLetterOptions()
+	letters.Replicas = 1
+	if _, err := conn.DeadLetters(t.Context(), "dr", letters); err != nil {
+		t.Fatal(err)
+	}
+	few := SnapshotOptions{MaxBytes: 64 << 20, Replicas: 1}
+	snapshot := pipeline.Manifest{Name: "first", Site: "a", Moment: pipeline.Moment{Position: w.Position()}}
+	if err := conn.Snapshots("a", few).Put(t.Context(), snapshot, strings.NewReader("1")); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{snapshotStream, first, siteOf("a").history(w.epoch), siteOf("a").current(), siteOf("a").claims(), "DLQ_dr"}
+	held := func() map[string]int {
+		by := map[string]int{}
+		for _, name := range names {
+			s, err := conn.js.Stream(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			by[name] = s.CachedInfo().Config.Replicas
+		}
+		return by
+	}
+	want := map[string]int{}
+	for _, name := range names {
+		want[name] = 1
+	}
+	if diff := cmp.Diff(want, held()); diff != "" {
+		t.Fatalf("replicas as they are made (-want +got):\n%s", diff)
+	}
+
+	w = testWriter(t, conn, "a")
+	if _, err := conn.DeadLetters(t.Context(), "dr", DefaultDeadLetterOptions()); err != nil {
+		t.Fatal(err)
+	}
+	few.Replicas = 0
+	snapshot.Name = "second"
+	if err := conn.Snapshots("a", few).Put(t.Context(), snapshot, strings.NewReader("2")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		want[name] = 3
+	}
+	if diff := cmp.Diff(want, held()); diff != "" {
+		t.Fatalf("replicas after another opening (-want +got):\n%s", diff)
+	}
+	mustAppend(t, w, put("a", "later", 5))
+	for _, name := range names {
+		caughtUp(t, conn, name)
+	}
+	leader := -1
+	eventually(t, "the current state has a leader", func() bool { leader = c.leader(conn, siteOf("a").current()); return leader >= 0 })
+	c.stop(leader)
+	state := map[string]string{"old": "1", "both": "3", "new": "4", "later": "5"}
+	eventually(t, "without that server everything is there", func() bool {
+		got := map[string]string{}
+		for r, err := range conn.History("a").Current(t.Context(), pipeline.Query{}) {
+			if err != nil {
+				return false
+			}
+			got[r.Ref.Name] = r.Version
+		}
+		return cmp.Equal(state, got)
+	})
+}
+
+// TestReplicasStayWhereTheyMust opens logs that no more servers can hold: they go on as they are.
+func TestReplicasStayWhereTheyMust(t *testing.T) {
+	t.Parallel()
+	made := func(conn *Conn) int {
+		t.Helper()
+		for range 2 {
+			mustAppend(t, testWriter(t, conn, "a"), put("a", "x", 1))
+		}
+		s, err := conn.js.Stream(t.Context(), siteOf("a").current())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.CachedInfo().Config.Replicas
+	}
+	if n := made(testConn(t, ConnectConfig{URL: newCluster(t, 2).url()})); n != 1 {
+		t.Errorf("%d replicas on two servers", n)
+	}
+	// A current state of before, whose server need not sync what it is derived from.
+	conn := testConn(t, ConnectConfig{URL: newCluster(t, 3).url()})
+	lone := testOptions()
+	lone.Replicas = 1
+	cfg := lone.current(siteOf("a"))
+	cfg.PersistMode = jetstream.AsyncPersistMode
+	if _, err := conn.js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if n := made(conn); n != 1 {
+		t.Errorf("%d replicas of a stream that cannot have them", n)
 	}
 }
 

@@ -99,7 +99,7 @@ func (l *local) currentState(ctx context.Context, s site, st *siteState) error {
 			}
 		}
 		// By subject, not by sequence: at any sequence a newer message may take its place.
-		last, err := led(stream).GetLastMsgForSubject(ctx, s.currentAll())
+		last, err := l.conn.lastOf(ctx, stream, s.currentAll())
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return nil
 		}
@@ -126,6 +126,9 @@ func (l *local) open(ctx context.Context, s site, o StreamOptions, floor pipelin
 	for _, h := range st.Histories {
 		if !h.Open {
 			if err := l.giveBack(ctx, s, h.Epoch); err != nil {
+				return st, err
+			}
+			if err := l.spreadMore(ctx, h.Stream, o.Replicas); err != nil {
 				return st, err
 			}
 			continue
@@ -289,7 +292,7 @@ func (l *local) giveBack(ctx context.Context, s site, epoch string) error {
 	return nil
 }
 
-// ensure makes the stream, or raises the limits of the one that exists.
+// ensure makes the stream, or raises the limits of the one that exists, and has more servers hold it.
 func (l *local) ensure(ctx context.Context, want jetstream.StreamConfig) error {
 	var have jetstream.StreamConfig
 	err := l.conn.do(ctx, func(ctx context.Context) error {
@@ -310,29 +313,34 @@ func (l *local) ensure(ctx context.Context, want jetstream.StreamConfig) error {
 		return fmt.Errorf("read stream %q: %w", want.Name, err)
 	}
 	next, changed, err := raise(have, want)
-	if err != nil || !changed {
-		return err
+	if err == nil && changed {
+		err = l.conn.do(ctx, func(ctx context.Context) error {
+			_, err := l.conn.js.UpdateStream(ctx, next)
+			return err
+		})
+		if err != nil {
+			err = fmt.Errorf("raise the limits of stream %q: %w", want.Name, err)
+		}
 	}
-	err = l.conn.do(ctx, func(ctx context.Context) error {
-		_, err := l.conn.js.UpdateStream(ctx, next)
-		return err
-	})
 	if err != nil {
-		return fmt.Errorf("raise the limits of stream %q: %w", want.Name, err)
+		return err
 	}
-	return nil
+	return l.spread(ctx, next, want.Replicas)
 }
 
 func (l *local) create(ctx context.Context, cfg jetstream.StreamConfig) error {
 	derived := len(cfg.Subjects) == 0 && cfg.Mirror == nil // see StreamOptions.current
 	err := l.conn.replicate(cfg.Name, cfg.Replicas, func(replicas int) error {
 		cfg.Replicas, cfg.PersistMode = replicas, jetstream.DefaultPersistMode
-		if derived && replicas == 1 {
+		if derived && replicas == 1 && !l.conn.clustered() { // on a cluster more may hold it one day
 			cfg.PersistMode = jetstream.AsyncPersistMode
 		}
 		return l.conn.do(ctx, func(ctx context.Context) error {
-			_, err := l.conn.js.CreateStream(ctx, cfg)
-			return err
+			stream, err := l.conn.js.CreateStream(ctx, cfg)
+			if err != nil {
+				return err
+			}
+			return l.conn.served(ctx, stream)
 		})
 	})
 	if err != nil {

@@ -81,8 +81,11 @@ func (s *Snapshots) bucket(ctx context.Context) (store jetstream.ObjectStore, er
 
 // made opens the store and makes it if there is none.
 func (s *Snapshots) made(ctx context.Context) (store jetstream.ObjectStore, err error) {
-	if store, err = s.bucket(ctx); err != nil || store != nil {
-		return store, err
+	if store, err = s.bucket(ctx); err != nil {
+		return nil, err
+	}
+	if store != nil {
+		return store, (&local{conn: s.conn}).spreadMore(ctx, snapshotStream, s.options.Replicas)
 	}
 	err = s.conn.replicate(snapshotStream, s.options.Replicas, func(replicas int) error {
 		return s.conn.do(ctx, func(ctx context.Context) error {

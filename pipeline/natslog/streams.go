@@ -29,7 +29,7 @@ type StreamOptions struct {
 	// limit appends that need it fail.
 	ClaimsMaxBytes int64 `json:"claimsMaxBytes"`
 	// Replicas is the number of servers that hold each stream: 1, 3 or 5. With 0 it is
-	// 3 on a NATS cluster that has three servers for the stream when it is made, else 1.
+	// 3 on a NATS cluster that has three servers for the stream when it is opened, else 1.
 	Replicas int `json:"replicas"`
 }
 
@@ -186,11 +186,10 @@ func raise(have, want jetstream.StreamConfig) (jetstream.StreamConfig, bool, err
 	if have.MaxMsgs > 0 { // it is only ever set for the moment of a trimming
 		next.MaxMsgs = -1
 	}
-	next.Replicas = max(have.Replicas, want.Replicas)
 	next.AllowDirect = want.AllowDirect
 	next.AllowAtomicPublish = want.AllowAtomicPublish
 	changed := next.DenyDelete != have.DenyDelete || next.DenyPurge != have.DenyPurge ||
-		next.MaxBytes != have.MaxBytes || next.MaxAge != have.MaxAge || have.MaxMsgs > 0 || next.Replicas != have.Replicas ||
+		next.MaxBytes != have.MaxBytes || next.MaxAge != have.MaxAge || have.MaxMsgs > 0 ||
 		next.AllowDirect != have.AllowDirect || next.AllowAtomicPublish != have.AllowAtomicPublish
 	return next, changed, nil
 }

@@ -120,6 +120,7 @@ const (
 	codeWrongLastSeq          jetstream.ErrorCode = 10071
 	codeStoreFailed           jetstream.ErrorCode = 10077
 	codeNoPeers               jetstream.ErrorCode = 10005
+	codeClusterNotAvailable   jetstream.ErrorCode = 10008
 	codeConsumerOffline       jetstream.ErrorCode = 10119
 	codeNotClustered          jetstream.ErrorCode = 10074
 	codeWrongLastSeqConstant  jetstream.ErrorCode = 10164
