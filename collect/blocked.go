@@ -1,8 +1,9 @@
 package collect
 
 import (
-	"math/rand/v2"
 	"time"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
 )
 
 // block is why and until when a lane stands aside: the log could not take its event, and takes those of
@@ -44,7 +45,7 @@ func (o *outbox) setAside(l *lane, reason error, now time.Time) (first bool) {
 	b := l.block
 	b.size, b.reason, b.waiting = len(s.body), reason.Error(), true
 	b.delay = min(max(2*b.delay, firstBlock), lastBlock)
-	b.due = now.Add(b.delay/2 + rand.N(b.delay)) //nolint:gosec // G404: jitter, not a secret
+	b.due = now.Add(pipeline.Jittered(b.delay))
 	o.free(len(s.body))
 	s.body, l.flying = nil, nil
 	if l.next == nil {

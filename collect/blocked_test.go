@@ -2,7 +2,7 @@ package collect
 
 import (
 	"context"
-	"encoding/hex"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -27,7 +27,7 @@ type shelf struct {
 	version int
 	objects map[string]kube.Object
 	handler kube.Handler
-	noisy   bool // bodies do not compress
+	noisy   bool // bodies hardly compress
 }
 
 // versions returns what there is, by name.
@@ -56,9 +56,9 @@ func (s *shelf) object(name string, size int) kube.Object {
 	o := scriptedObject(configMaps, name, s.uid(name), fmt.Sprint(s.version))
 	value := strings.Repeat(fmt.Sprint(s.version%10), size)
 	if s.noisy {
-		random := make([]byte, size/2)
+		random := make([]byte, size/4*3)
 		_, _ = rand.NewChaCha8([32]byte{byte(s.version), byte(s.version >> 8)}).Read(random) // never fails
-		value = hex.EncodeToString(random)
+		value = base64.StdEncoding.EncodeToString(random)
 	}
 	o.Raw = []byte(strings.TrimSuffix(string(o.Raw), "}") + fmt.Sprintf(`,"data":{"v":%q}}`, value))
 	return o

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -327,11 +326,6 @@ func newBackOff() *backoff.ExponentialBackOff {
 		backoff.WithInitialInterval(200*time.Millisecond), backoff.WithMultiplier(2),
 		backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0),
 	)
-}
-
-// jitter spreads d by a tenth.
-func jitter(d time.Duration) time.Duration {
-	return d + time.Duration((rand.Float64()-0.5)*float64(d)/5) //nolint:gosec // not for secrets
 }
 
 // wait waits, unless ctx ends.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
@@ -17,7 +18,7 @@ const lookEvery = 3
 // from what was lost.
 func (t *term) watchLog(ctx context.Context) {
 	for ctx.Err() == nil {
-		wait(ctx, jitter(lookEvery*time.Duration(t.rules().cfg.Heartbeat)))
+		wait(ctx, pipeline.Jittered(lookEvery*time.Duration(t.rules().cfg.Heartbeat)))
 		// A log that is away is said by who writes to it.
 		if state, err := t.history.State(ctx); err == nil && state.Missing > 0 && state.Last.Epoch == t.epoch {
 			t.log.ErrorContext(ctx, "log has lost records, beginning a new epoch: its limit for the current state may be too low",

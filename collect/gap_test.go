@@ -1,11 +1,8 @@
 package collect
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -18,46 +15,14 @@ import (
 // history passes over what that lacks: the collector puts everything anew, and deletes nothing.
 func TestLostRecordsArePutAnew(t *testing.T) {
 	const objects, size = 40, 60 << 10
-	cfg := natslog.DefaultServerConfig()
-	cfg.StoreDir, cfg.SyncAlways, cfg.MinFree, cfg.MaxStore = t.TempDir(), false, 0, 64<<30
-	server, err := natslog.StartServer(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := natslog.Connect(t.Context(), natslog.ConnectConfig{InProcess: server})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, conn := embedded(t, func(*natslog.ServerConfig) {})
 	opts := natslog.DefaultStreamOptions()
 	opts.CurrentMaxBytes, opts.MaxBytes = 1<<20, 8<<20
 	s := &shelf{version: 10, objects: map[string]kube.Object{}, noisy: true}
 	for i := range objects {
 		s.put(fmt.Sprintf("object-%d", i), size)
 	}
-	config := Default()
-	config.Heartbeat = Duration(100 * time.Millisecond)
-	c, err := New(Settings{
-		Site: testSite, Source: s, History: conn.History(testSite), Config: config, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		OpenWriter: func(ctx context.Context) (pipeline.Writer, error) { return conn.Writer(ctx, testSite, opts) },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	defer func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := server.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-	}()
+	runOn(t, s, conn, opts)
 	// read returns the versions that the log knows; ok is false while it cannot tell.
 	read := func() (versions map[string]string, deleted int, err error) {
 		versions = map[string]string{}

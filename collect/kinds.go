@@ -56,7 +56,7 @@ func (t *term) watchKinds(ctx context.Context) {
 			delay = max(delay, time.Second)
 		}
 		t.outbox.retry(ctx, time.Now())
-		timer := time.NewTimer(jitter(delay))
+		timer := time.NewTimer(pipeline.Jittered(delay))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

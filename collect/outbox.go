@@ -3,6 +3,7 @@ package collect
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -522,7 +523,11 @@ func (o *outbox) land(l *lane, done planned, err error) (unblocked bool) {
 	switch {
 	case err != nil:
 		if done.Op == pipeline.OpPut {
-			o.refused[l.ref] = refusal{digest: done.Digest, reason: "the log does not take " + objectName(l.ref)}
+			reason := "the log does not take " + objectName(l.ref)
+			if errors.Is(err, pipeline.ErrTooLarge) {
+				reason += ": it is too large"
+			}
+			o.refused[l.ref] = refusal{digest: done.Digest, reason: reason}
 		}
 	case done.Op == pipeline.OpPut:
 		delete(o.refused, l.ref)

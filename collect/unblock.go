@@ -50,7 +50,7 @@ const (
 func (t *term) admit(ctx context.Context) {
 	ticker := time.NewTicker(readmitEvery)
 	defer ticker.Stop()
-	next := time.Now().Add(jitter(tidyEvery))
+	next := time.Now().Add(pipeline.Jittered(tidyEvery))
 	soonest := time.Now()
 	for {
 		select {
@@ -63,7 +63,7 @@ func (t *term) admit(ctx context.Context) {
 			if t.tidy(ctx) {
 				t.outbox.readmit(now, true)
 			}
-			next, soonest = now.Add(jitter(tidyEvery)), now.Add(jitter(tidyBlocked))
+			next, soonest = now.Add(pipeline.Jittered(tidyEvery)), now.Add(pipeline.Jittered(tidyBlocked))
 		}
 		t.outbox.readmit(now, false)
 	}

@@ -76,6 +76,22 @@ type Range struct {
 type Extent struct {
 	// Epochs, the oldest first. There is at least one.
 	Epochs []EpochExtent
+	// Current is what the current state occupies. At its limit it takes up nothing
+	// more, and nothing is dropped.
+	Current Room
+}
+
+// Room is what something in the log occupies, in bytes, and what it may; a Limit of 0 is none.
+type Room struct {
+	Bytes, Limit uint64
+}
+
+// Share is the part of the limit that is used, 0 without a limit.
+func (r Room) Share() float64 {
+	if r.Limit == 0 {
+		return 0
+	}
+	return float64(r.Bytes) / float64(r.Limit)
 }
 
 // EpochExtent is what the log holds of one epoch.

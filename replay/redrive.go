@@ -1,8 +1,9 @@
 package replay
 
 import (
-	"math/rand/v2"
 	"time"
+
+	"github.com/dr-syncer/dr-syncer/pipeline"
 )
 
 // How soon what is parked is tried again, and how seldom while nothing helps.
@@ -38,7 +39,7 @@ func (p *redrive) parked(now time.Time, total uint64) {
 		return
 	}
 	p.total, p.delay = total, redriveDelay
-	p.at(now, now.Add(jittered(p.delay)))
+	p.at(now, now.Add(pipeline.Jittered(p.delay)))
 }
 
 // soon has the next try made as soon as the pace allows.
@@ -58,7 +59,7 @@ func (p *redrive) fired(now time.Time, longest time.Duration, more bool) {
 		return
 	}
 	p.delay = min(2*p.delay, longest)
-	p.at(now, now.Add(jittered(p.delay)))
+	p.at(now, now.Add(pipeline.Jittered(p.delay)))
 }
 
 // at sets the next try, unless there is an earlier one.
@@ -70,8 +71,3 @@ func (p *redrive) at(now, due time.Time) {
 }
 
 func (p *redrive) stop() { p.timer.Stop() }
-
-// jittered is d, give or take a fifth.
-func jittered(d time.Duration) time.Duration {
-	return d - d/5 + rand.N(2*d/5) //nolint:gosec // G404: jitter, not a secret
-}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -209,17 +208,27 @@ type Retention struct {
 	// trimmed is the anchor before which a site was trimmed last.
 	trimmed map[string]string
 	broken  map[string]bool
+	// share is the used part of the limit of each site's current state, crowded whether that was said.
+	share   map[string]float64
+	crowded map[string]bool
 }
+
+// The parts of its limit at which the current state of a site is said to be nearly full, and no longer.
+const (
+	nearlyFull = 0.8
+	roomAgain  = 0.75
+)
 
 // Run looks after all sites until ctx ends. What fails is said and tried again at the
 // next look. One Retention runs per log; several do no harm, but each other's work.
 func (r *Retention) Run(ctx context.Context) error {
 	defer telemetry.Gauge(telemetry.MetricHistoryReachSeconds, r.samples)()
+	defer telemetry.Gauge(telemetry.MetricCurrentFullRatio, r.shares)()
 	for {
 		if err := r.Once(ctx); err != nil && ctx.Err() == nil {
 			r.Log.ErrorContext(ctx, "cannot look after the history", telemetry.KeyError, err)
 		}
-		wait := time.NewTimer(r.Config.Look/2 + rand.N(r.Config.Look)) //nolint:gosec // G404: jitter, not a secret
+		wait := time.NewTimer(pipeline.Jittered(r.Config.Look))
 		select {
 		case <-ctx.Done():
 			wait.Stop()
@@ -285,6 +294,7 @@ func (r *Retention) note(ctx context.Context, site string, reach Reach, u upkeep
 	defer r.mu.Unlock()
 	if r.reach == nil {
 		r.reach, r.trimmed, r.broken = map[string]time.Time{}, map[string]string{}, map[string]bool{}
+		r.share, r.crowded = map[string]float64{}, map[string]bool{}
 	}
 	r.reach[site] = reach.Oldest.Time
 	if u.broken && !r.broken[site] {
@@ -293,6 +303,18 @@ func (r *Retention) note(ctx context.Context, site string, reach Reach, u upkeep
 			telemetry.KeyOldest, reach.Oldest.Time, telemetry.KeyDuration, r.Config.Window)
 	}
 	r.broken[site] = u.broken
+	current := reach.Extent.Current
+	r.share[site] = current.Share()
+	switch {
+	case current.Share() >= nearlyFull && !r.crowded[site]:
+		r.crowded[site] = true
+		r.Log.WarnContext(ctx, "the current state of a site is nearly at its size limit, where it takes up nothing more: raise --current-max-bytes of its collector",
+			telemetry.KeySite, site, telemetry.KeyUsedBytes, current.Bytes, telemetry.KeyLimitBytes, current.Limit)
+	case current.Share() < roomAgain && r.crowded[site]:
+		r.crowded[site] = false
+		r.Log.InfoContext(ctx, "the current state of a site has room again",
+			telemetry.KeySite, site, telemetry.KeyUsedBytes, current.Bytes, telemetry.KeyLimitBytes, current.Limit)
+	}
 }
 
 // trim lets go of what is before the anchor, once it is known to be whole.
@@ -338,6 +360,17 @@ func (r *Retention) samples() []telemetry.Sample {
 		if !oldest.IsZero() {
 			samples = append(samples, telemetry.Sample{Value: time.Since(oldest).Seconds(), Attrs: []telemetry.Attr{telemetry.String(telemetry.KeySite, site)}})
 		}
+	}
+	return samples
+}
+
+// shares tells how full the current state of each site is.
+func (r *Retention) shares() []telemetry.Sample {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var samples []telemetry.Sample
+	for site, share := range r.share {
+		samples = append(samples, telemetry.Sample{Value: share, Attrs: []telemetry.Attr{telemetry.String(telemetry.KeySite, site)}})
 	}
 	return samples
 }

@@ -230,6 +230,51 @@ func TestRetentionConfigIsChecked(t *testing.T) {
 	}
 }
 
+// roomy tells another room of the current state.
+type roomy struct {
+	pipeline.Archive
+	room *pipeline.Room
+}
+
+func (r roomy) Extent(ctx context.Context) (pipeline.Extent, error) {
+	x, err := r.Archive.Extent(ctx)
+	x.Current = *r.room
+	return x, err
+}
+
+// TestRetentionWarnsBeforeCurrentIsFull fills the current state and empties it again.
+func TestRetentionWarnsBeforeCurrentIsFull(t *testing.T) {
+	h := newHouse(t, 11, replay.DefaultRetention())
+	h.travel(10, 1)
+	room := &pipeline.Room{}
+	h.past().Archive = roomy{h.past().Archive, room}
+	for _, step := range []struct {
+		bytes, limit uint64
+		warned, over int // so often until then
+		reason       string
+	}{
+		{1 << 40, 0, 0, 0, "there is no limit"},
+		{799, 1000, 0, 0, "there is room"},
+		{800, 1000, 1, 0, "the rest is for raising the limit"},
+		{1000, 1000, 1, 0, "once is enough"},
+		{790, 1000, 1, 0, "it is not said again and again near the line"},
+		{820, 1000, 1, 0, "still"},
+		{800, 4000, 1, 1, "the limit was raised"},
+		{3900, 4000, 2, 1, "and reached again"},
+	} {
+		*room = pipeline.Room{Bytes: step.bytes, Limit: step.limit}
+		h.once()
+		warned, over := strings.Count(h.said.String(), "nearly at its size limit"), strings.Count(h.said.String(), "has room again")
+		if warned != step.warned || over != step.over {
+			t.Errorf("%d of %d (%s): %d warnings, %d times over, want %d, %d:\n%s",
+				step.bytes, step.limit, step.reason, warned, over, step.warned, step.over, h.said.String())
+		}
+	}
+	if !strings.Contains(h.said.String(), "level=WARN") || !strings.Contains(h.said.String(), "used_bytes=800 limit_bytes=1000") {
+		t.Errorf("said:\n%s", h.said.String())
+	}
+}
+
 var errDenied = errors.New("denied")
 
 // denied stores nothing.

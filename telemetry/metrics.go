@@ -33,6 +33,8 @@ const (
 	MetricPublishSeconds
 	// MetricLogBytes is what the history of a site occupies.
 	MetricLogBytes
+	// MetricCurrentFullRatio is how much of its limit a site's current state occupies.
+	MetricCurrentFullRatio
 	// MetricHistoryReachSeconds is how far back a site can be read.
 	MetricHistoryReachSeconds
 	// MetricLogReconnects counts connections to the log that were made again.
@@ -117,7 +119,7 @@ var table = [metricCount]row{
 	MetricCollectErrors:           {"drsyncer_collect_errors_total", counter, "{error}", "Failures of lists and watches at the source.", []string{KeySite, KeyKind}},
 	MetricCollectObjects:          {"drsyncer_collect_objects", gauge, "{object}", "Objects in the collector's inventory.", []string{KeySite}},
 	MetricCollectHeld:             {"drsyncer_collect_held_objects", gauge, "{object}", "Entries from before a reset of the source, which no sweep may delete.", []string{KeySite}},
-	MetricCollectRefused:          {"drsyncer_collect_refused_objects", gauge, "{object}", "Selected objects that are not published: a rule of stage source fails on them, or they cannot be read.", []string{KeySite}},
+	MetricCollectRefused:          {"drsyncer_collect_refused_objects", gauge, "{object}", "Selected objects that are not published: a rule of stage source fails on them, they cannot be read, or the log never takes them.", []string{KeySite}},
 	MetricCollectRulesFailing:     {"drsyncer_collect_rules_failing", gauge, "1", "1 while the rules of stage source, as the ConfigMaps have them, do not compile; former ones stay in force.", []string{KeySite}},
 	MetricOutboxObjects:           {"drsyncer_outbox_objects", gauge, "{object}", "Changed objects that are not durable yet.", []string{KeySite}},
 	MetricOutboxBytes:             {"drsyncer_outbox_bytes", gauge, "By", "Memory that the bodies in the outbox occupy.", []string{KeySite}},
@@ -126,6 +128,7 @@ var table = [metricCount]row{
 	MetricPublishErrors:           {"drsyncer_publish_errors_total", counter, "{error}", "Batches that could not be made durable and are tried again.", []string{KeySite}},
 	MetricPublishSeconds:          {"drsyncer_publish_seconds", histogram, "s", "Time to make one batch durable.", []string{KeySite}},
 	MetricLogBytes:                {"drsyncer_log_bytes", gauge, "By", "Size of the current epoch of a site's history.", []string{KeySite}},
+	MetricCurrentFullRatio:        {"drsyncer_current_full_ratio", gauge, "1", "Part of its size limit that the current state of a site occupies. At 1 it takes up nothing more; --current-max-bytes raises the limit.", []string{KeySite}},
 	MetricHistoryReachSeconds:     {"drsyncer_history_reach_seconds", gauge, "s", "How far back every moment of a site can be read.", []string{KeySite}},
 	MetricLogReconnects:           {"drsyncer_log_reconnects_total", counter, "{connection}", "Connections to the log that were lost and made again.", nil},
 	MetricLogGaps:                 {"drsyncer_log_gaps_total", counter, "{gap}", "Findings, at the opening or reading of a log, that it has lost records it should have. The collector answers by putting everything anew.", []string{KeySite}},

@@ -46,7 +46,7 @@ func (a *Archive) state(ctx context.Context) (siteState, error) {
 }
 
 func (s siteState) extent() pipeline.Extent {
-	var x pipeline.Extent
+	x := pipeline.Extent{Current: pipeline.Room{Bytes: s.CurrentBytes, Limit: s.CurrentLimit}}
 	for _, h := range s.Histories {
 		e := pipeline.EpochExtent{Epoch: h.Epoch, After: h.After, First: h.Last + 1, Last: h.Last, Bytes: h.Bytes, Limit: h.Limit}
 		if h.Messages > 0 {

@@ -38,11 +38,15 @@ type DeadLetters struct {
 	prefix string // of subjects: drs.v1.<dest>.dlq
 }
 
+func (c *Conn) deadLetters(dest string) *DeadLetters {
+	stream, prefix := ofDestination(dest, "DLQ", "dlq")
+	return &DeadLetters{conn: c, stream: stream, prefix: prefix}
+}
+
 // DeadLetters opens the dead letters of a destination, and makes their stream
 // if there is none.
 func (c *Conn) DeadLetters(ctx context.Context, dest string, opts DeadLetterOptions) (*DeadLetters, error) {
-	token := pipeline.EscapeToken(dest)
-	d := &DeadLetters{conn: c, stream: "DLQ_" + token, prefix: pipeline.SubjectPrefix + "." + token + ".dlq"}
+	d := c.deadLetters(dest)
 	err := (&local{conn: c}).ensure(ctx, jetstream.StreamConfig{
 		Name:              d.stream,
 		Description:       "dead letters of destination " + dest,
@@ -69,8 +73,7 @@ var ErrNoDeadLetters = errors.New("the log holds no dead letters of this destina
 // FindDeadLetters opens the dead letters of a destination as they are, with the
 // limits they have. It makes none: a name that is not known is ErrNoDeadLetters.
 func (c *Conn) FindDeadLetters(ctx context.Context, dest string) (*DeadLetters, error) {
-	token := pipeline.EscapeToken(dest)
-	d := &DeadLetters{conn: c, stream: "DLQ_" + token, prefix: pipeline.SubjectPrefix + "." + token + ".dlq"}
+	d := c.deadLetters(dest)
 	err := c.do(ctx, func(ctx context.Context) error {
 		_, err := c.js.Stream(ctx, d.stream)
 		return err

@@ -126,3 +126,32 @@ func TestLostRecordsAreSaid(t *testing.T) {
 		})
 	}
 }
+
+// TestRoomOfCurrent fills a current state up to its limit.
+func TestRoomOfCurrent(t *testing.T) {
+	c := inProcess(t, testServer(t))
+	opts := testOptions()
+	opts.CurrentMaxBytes = 1 << 20
+	w, err := c.Writer(t.Context(), "a", opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := func() pipeline.Room {
+		t.Helper()
+		x, err := c.Archive("a").Extent(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x.Current
+	}
+	if got := room(); got.Limit != 1<<20 || got.Share() > 0.1 {
+		t.Errorf("at the beginning: %+v", got)
+	}
+	for i := range 40 {
+		mustAppend(t, w, noisy(i, 1))
+	}
+	eventually(t, "it is nearly full", func() bool { return room().Share() > 0.8 })
+	if got := room(); got.Share() > 1 {
+		t.Errorf("more than its limit: %+v", got)
+	}
+}

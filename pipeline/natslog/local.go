@@ -93,7 +93,9 @@ func (l *local) currentState(ctx context.Context, s site, st *siteState) error {
 		if err != nil {
 			return fmt.Errorf("read stream %q: %w", s.current(), err)
 		}
-		for _, source := range stream.CachedInfo().Config.Sources {
+		info := stream.CachedInfo()
+		st.CurrentBytes, st.CurrentLimit = info.State.Bytes, uint64(max(0, info.Config.MaxBytes))
+		for _, source := range info.Config.Sources {
 			if epoch, ok := s.epochOf(source.Name); ok {
 				st.Sourced = max(st.Sourced, epoch)
 			}

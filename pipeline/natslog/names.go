@@ -130,3 +130,9 @@ func SiteInboxPrefix(name string) string { return "_INBOX_" + siteOf(name).token
 // requestTimeout bounds one question to the server when the caller's context
 // does not.
 const requestTimeout = 10 * time.Second
+
+// ofDestination names a stream that belongs to a destination, and what its subjects begin with.
+func ofDestination(dest, stream, kind string) (name, prefix string) {
+	token := pipeline.EscapeToken(dest)
+	return stream + "_" + token, pipeline.SubjectPrefix + "." + token + "." + kind
+}

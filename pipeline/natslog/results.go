@@ -43,8 +43,8 @@ type Results struct {
 
 // Results opens those of a destination, and makes their stream if there is none.
 func (c *Conn) Results(ctx context.Context, dest string, opts ResultOptions) (*Results, error) {
-	token := pipeline.EscapeToken(dest)
-	r := &Results{conn: c, stream: "RES_" + token, prefix: pipeline.SubjectPrefix + "." + token + ".res"}
+	stream, prefix := ofDestination(dest, "RES", "res")
+	r := &Results{conn: c, stream: stream, prefix: prefix}
 	err := (&local{conn: c}).ensure(ctx, jetstream.StreamConfig{
 		Name:        r.stream,
 		Description: "results of the runs into destination " + dest,

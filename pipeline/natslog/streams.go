@@ -234,6 +234,9 @@ type siteState struct {
 	// in the history up to which it was filled. Both are zero without one.
 	CurrentLast uint64            `json:"currentLast"`
 	Through     pipeline.Position `json:"through"`
+	// CurrentBytes is what it occupies, CurrentLimit what it may, 0 if there is no limit.
+	CurrentBytes uint64 `json:"currentBytes,omitempty"`
+	CurrentLimit uint64 `json:"currentLimit,omitempty"`
 	// Sourced is the epoch that the current stream takes up, or empty.
 	Sourced string `json:"sourced,omitempty"`
 	// Origin is what is known of where the copies come from.
