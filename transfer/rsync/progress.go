@@ -54,6 +54,7 @@ type output struct {
 	differences []string
 	different   int
 	itemized    bool
+	exceptRoot  bool // the root directory itself is not looked at
 	onProgress  func(Progress)
 }
 
@@ -112,6 +113,9 @@ func (o *output) difference(line string) bool {
 	if !ok || len(what) != width || !strings.ContainsRune("<>ch.*", rune(what[0])) || strings.TrimLeft(what[2:], ". ") == "" {
 		return false
 	}
+	if o.exceptRoot && path == "./" {
+		return true
+	}
 	o.different++
 	if len(o.differences) < maxNamed {
 		o.differences = append(o.differences, path)
@@ -164,33 +168,4 @@ func leadingNumber(text string) (int64, bool) {
 		text = text[:end]
 	}
 	return number(text)
-}
-
-// problems keeps the first lines of what rsync complains of, and the number of
-// deletions that its limit has held back.
-type problems struct {
-	lines   []string
-	line    []byte
-	skipped int64
-}
-
-const skippedPrefix = "Deletions stopped due to --max-delete limit ("
-
-func (p *problems) Write(b []byte) (int, error) {
-	for _, c := range b {
-		if c != '\n' {
-			if len(p.line) < maxPattern {
-				p.line = append(p.line, c)
-			}
-			continue
-		}
-		text := strings.ToValidUTF8(strings.TrimSpace(string(p.line)), "?")
-		p.line = p.line[:0]
-		if rest, ok := strings.CutPrefix(text, skippedPrefix); ok {
-			p.skipped, _ = leadingNumber(rest)
-		} else if text != "" && len(p.lines) < maxNamed {
-			p.lines = append(p.lines, text)
-		}
-	}
-	return len(b), nil
 }

@@ -65,6 +65,9 @@ func (c *Copier) pass(ctx context.Context, p Pass, limit int64, onProgress func(
 	cmd.Dir = "/"
 	ownGroup(cmd)
 	out, said := &output{itemized: checks(p), onProgress: onProgress}, &problems{}
+	if !c.Settings.Block && foreign(c.Root) {
+		out.exceptRoot, said.root = true, c.Root
+	}
 	cmd.Stdout, cmd.Stderr = out, said
 
 	var wg sync.WaitGroup
@@ -84,7 +87,7 @@ func (c *Copier) pass(ctx context.Context, p Pass, limit int64, onProgress func(
 	wg.Wait()
 
 	report.Code = exitStatus(err)
-	report.Class, report.Meaning = ClassOf(report.Code)
+	report.Class, report.Meaning = ClassOf(said.code(report.Code))
 	report.Stats, report.Pending = out.stats, said.skipped
 	report.Different, report.Differences = out.different, out.differences
 	report.Problems = append(said.lines, joined.exit.Problems...)
