@@ -152,7 +152,7 @@ func (r *room) events(name string) []string {
 // eventually waits until look finds nothing wrong.
 func (r *room) eventually(what string, look func() error) {
 	r.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		err := look()
 		if err == nil {

@@ -333,6 +333,7 @@ func builtIn(spec v1alpha1.ReplicationSpec) []transform.Rule {
 			Services: transform.Setting(s.Services), Ingresses: transform.Setting(s.Ingresses), Gateways: transform.Setting(s.Gateways),
 			Certificates: transform.Setting(s.Certificates), ExternalDNS: transform.Setting(s.ExternalDNS),
 			VirtualMachines: transform.Setting(s.VirtualMachines), Webhooks: transform.Setting(s.Webhooks), Hosts: s.Hosts,
+			Operators: transform.Setting(s.Operators), DisruptionBudgets: transform.Setting(s.DisruptionBudgets), Injection: transform.Setting(s.Injection),
 		}
 	}
 	return append(rules, standby.Rules()...)

@@ -56,8 +56,15 @@ type Standby struct {
 	Certificates Setting
 	// ExternalDNS: external-dns leaves the copies alone.
 	ExternalDNS Setting
-	// VirtualMachines of KubeVirt are halted.
+	// VirtualMachines of KubeVirt are halted, their sets and pools have no replicas.
 	VirtualMachines Setting
+	// Operators are custom resources whose operators would start databases, brokers
+	// and jobs: hibernated, paused or shut down, as each operator has it.
+	Operators Setting
+	// DisruptionBudgets keep nobody from draining a node.
+	DisruptionBudgets Setting
+	// Injection: Namespaces do not ask for sidecars.
+	Injection Setting
 	// Webhooks that are served from the cluster do not block writes.
 	Webhooks Setting
 	// Hosts maps domains, for Rewrite.
@@ -73,7 +80,13 @@ var standbyKinds = []string{
 	"gateway.networking.k8s.io/gateways", "gateway.networking.k8s.io/httproutes",
 	"gateway.networking.k8s.io/grpcroutes", "gateway.networking.k8s.io/tlsroutes",
 	"networking.istio.io/gateways", "networking.istio.io/virtualservices",
-	"cert-manager.io/certificates", "externaldns.k8s.io/dnsendpoints", "kubevirt.io/virtualmachines",
+	"cert-manager.io/certificates", "externaldns.k8s.io/dnsendpoints",
+	"kubevirt.io/virtualmachines", "kubevirt.io/virtualmachineinstancereplicasets", "pool.kubevirt.io/virtualmachinepools",
+	"postgresql.cnpg.io/clusters", "acid.zalan.do/postgresqls", "postgres-operator.crunchydata.com/postgresclusters",
+	"pgv2.percona.com/perconapgclusters", "pxc.percona.com/perconaxtradbclusters", "psmdb.percona.com/perconaservermongodbs",
+	"kafka.strimzi.io/kafkas", "kafka.strimzi.io/kafkaconnects", "kafka.strimzi.io/kafkamirrormaker2s", "kafka.strimzi.io/kafkabridges",
+	"kafka.strimzi.io/kafkaconnectors", "elasticsearch.k8s.elastic.co/elasticsearches", "kibana.k8s.elastic.co/kibanas",
+	"rabbitmq.com/rabbitmqclusters", "flink.apache.org/flinkdeployments", "policy/poddisruptionbudgets", "namespaces",
 	"admissionregistration.k8s.io/validatingwebhookconfigurations", "admissionregistration.k8s.io/mutatingwebhookconfigurations",
 }
 
@@ -84,6 +97,7 @@ func (s Standby) Rules() []Rule {
 		"workloads": s.Workloads, "cronJobs": s.CronJobs, "jobs": s.Jobs, "daemonSets": s.DaemonSets, "pods": s.Pods,
 		"autoscalers": s.Autoscalers, "services": s.Services, "ingresses": s.Ingresses, "gateways": s.Gateways,
 		"certificates": s.Certificates, "externalDNS": s.ExternalDNS, "virtualMachines": s.VirtualMachines, "webhooks": s.Webhooks,
+		"operators": s.Operators, "disruptionBudgets": s.DisruptionBudgets, "injection": s.Injection,
 	} {
 		if setting != "" && setting != Sleep {
 			params[name] = Param{Value: string(setting)}

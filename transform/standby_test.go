@@ -3,8 +3,10 @@ package transform_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,23 +128,153 @@ func sameObject(t interface {
 	}
 }
 
-// TestSleepThenWakeOfAnything does the same with objects of the known kinds
-// whose fields are there or not, null, empty, or filled.
-func TestSleepThenWakeOfAnything(t *testing.T) {
-	sleep, wake := compileRules(t, transform.Standby{}.Rules()), compileRules(t, transform.WakeRules())
-	all := fixtures(t)
-	files := make([]string, 0, len(all))
-	for _, f := range []string{
-		"deployment.json", "statefulset.yaml", "daemonset.yaml", "cronjob.yaml", "job.yaml", "pod.yaml", "hpa.yaml",
-		"scaledobject.yaml", "service-lb.yaml", "ingress.yaml", "gateway.yaml", "certificate.yaml", "webhook.yaml", "virtualmachine.yaml",
-	} {
-		if _, ok := all[f]; !ok {
-			t.Fatalf("no fixture %s", f)
-		}
-		files = append(files, f)
+// bare are objects of the kinds that have no fixture.
+var bare = map[string]string{
+	"gateway.networking.k8s.io/grpcroutes":                       `{"apiVersion":"gateway.networking.k8s.io/v1","kind":"GRPCRoute","spec":{"hostnames":["a.example.com"]}}`,
+	"gateway.networking.k8s.io/tlsroutes":                        `{"apiVersion":"gateway.networking.k8s.io/v1alpha2","kind":"TLSRoute","spec":{"hostnames":["a.example.com"]}}`,
+	"kubevirt.io/virtualmachineinstancereplicasets":              `{"apiVersion":"kubevirt.io/v1","kind":"VirtualMachineInstanceReplicaSet","spec":{"replicas":2}}`,
+	"pool.kubevirt.io/virtualmachinepools":                       `{"apiVersion":"pool.kubevirt.io/v1alpha1","kind":"VirtualMachinePool","spec":{"replicas":2}}`,
+	"acid.zalan.do/postgresqls":                                  `{"apiVersion":"acid.zalan.do/v1","kind":"postgresql","spec":{"numberOfInstances":2}}`,
+	"postgres-operator.crunchydata.com/postgresclusters":         `{"apiVersion":"postgres-operator.crunchydata.com/v1beta1","kind":"PostgresCluster","spec":{"instances":[{"replicas":2}]}}`,
+	"pgv2.percona.com/perconapgclusters":                         `{"apiVersion":"pgv2.percona.com/v2","kind":"PerconaPGCluster","spec":{"pause":false}}`,
+	"pxc.percona.com/perconaxtradbclusters":                      `{"apiVersion":"pxc.percona.com/v1","kind":"PerconaXtraDBCluster","spec":{"pxc":{"size":3}}}`,
+	"psmdb.percona.com/perconaservermongodbs":                    `{"apiVersion":"psmdb.percona.com/v1","kind":"PerconaServerMongoDB","spec":{"replsets":[{"size":3}]}}`,
+	"kafka.strimzi.io/kafkaconnects":                             `{"apiVersion":"kafka.strimzi.io/v1beta2","kind":"KafkaConnect","spec":{"replicas":1}}`,
+	"kafka.strimzi.io/kafkamirrormaker2s":                        `{"apiVersion":"kafka.strimzi.io/v1beta2","kind":"KafkaMirrorMaker2","spec":{"replicas":1}}`,
+	"kafka.strimzi.io/kafkabridges":                              `{"apiVersion":"kafka.strimzi.io/v1beta2","kind":"KafkaBridge","spec":{"replicas":1}}`,
+	"kafka.strimzi.io/kafkaconnectors":                           `{"apiVersion":"kafka.strimzi.io/v1beta2","kind":"KafkaConnector","spec":{"tasksMax":1}}`,
+	"elasticsearch.k8s.elastic.co/elasticsearches":               `{"apiVersion":"elasticsearch.k8s.elastic.co/v1","kind":"Elasticsearch","spec":{"nodeSets":[{"count":3}]}}`,
+	"kibana.k8s.elastic.co/kibanas":                              `{"apiVersion":"kibana.k8s.elastic.co/v1","kind":"Kibana","spec":{"count":1}}`,
+	"rabbitmq.com/rabbitmqclusters":                              `{"apiVersion":"rabbitmq.com/v1beta1","kind":"RabbitmqCluster","spec":{"replicas":3}}`,
+	"flink.apache.org/flinkdeployments":                          `{"apiVersion":"flink.apache.org/v1beta1","kind":"FlinkDeployment","spec":{"job":{"state":"running"}}}`,
+	"policy/poddisruptionbudgets":                                `{"apiVersion":"policy/v1","kind":"PodDisruptionBudget","spec":{"minAvailable":2}}`,
+	"admissionregistration.k8s.io/mutatingwebhookconfigurations": `{"apiVersion":"admissionregistration.k8s.io/v1","kind":"MutatingWebhookConfiguration","webhooks":[{"clientConfig":{"service":{"name":"x"}}}]}`,
+}
+
+// sleepers are objects of all kinds that the standby is for, by name.
+func sleepers(t *testing.T) map[string]transform.Object {
+	t.Helper()
+	all, there := fixtures(t), map[string]bool{}
+	var kinds []string
+	for _, rule := range (transform.Standby{}).Rules() {
+		kinds = append(kinds, rule.Match.Kinds...)
 	}
+	for name, o := range all {
+		there[o.Kind.String()] = true
+		if !slices.Contains(kinds, o.Kind.String()) {
+			delete(all, name)
+		}
+	}
+	for kind, text := range bare {
+		group, resource, _ := strings.Cut(kind, "/")
+		body := strings.Replace(text, `"spec"`, `"metadata":{"name":"x","namespace":"y"},"spec"`, 1)
+		body = strings.Replace(body, `"webhooks"`, `"metadata":{"name":"x"},"webhooks"`, 1)
+		all[kind] = transform.Object{Kind: pipeline.GroupResource{Group: group, Resource: resource}, Body: []byte(body)}
+		there[kind] = true
+	}
+	for _, kind := range kinds {
+		if !there[kind] {
+			t.Errorf("the standby is for %s, and there is no object of it", kind)
+		}
+	}
+	return all
+}
+
+// TestEveryKindSleepsByItsPart: each kind of the profile sleeps, stays as it is when just
+// its part is switched off, and sleeps when all the others are.
+func TestEveryKindSleepsByItsPart(t *testing.T) {
+	// These sleep by what they belong to, or do nothing on their own.
+	idle := []string{"hpa-v1.yaml", "service.yaml", "service-headless.yaml", "service-external.yaml", "service-nodeport.yaml"}
+	used := map[string]bool{}
+	all := compileRules(t, transform.Standby{}.Rules())
+	for name, o := range sleepers(t) {
+		asleep := one(t, all, o)
+		if sleeps := string(asleep.Body) != string(o.Body); sleeps == slices.Contains(idle, name) {
+			t.Errorf("%s: sleeps: %t", name, sleeps)
+			continue
+		}
+		if slices.Contains(idle, name) {
+			continue
+		}
+		keeping := func(beside transform.Standby) (by []string) {
+			for _, p := range parts {
+				standby := beside
+				if *p.of(&standby) == transform.Keep {
+					continue
+				}
+				*p.of(&standby) = transform.Keep
+				if kept := one(t, compileRules(t, standby.Rules()), o); string(kept.Body) == string(o.Body) {
+					by = append(by, p.name)
+				}
+			}
+			return by
+		}
+		by := keeping(transform.Standby{})
+		if len(by) == 0 { // of an entry the name and the certificates are hidden too
+			by = keeping(transform.Standby{ExternalDNS: transform.Keep, Certificates: transform.Keep})
+		}
+		if len(by) != 1 {
+			t.Errorf("%s: kept awake by %v, want one part", name, by)
+			continue
+		}
+		used[by[0]] = true
+	}
+	for _, p := range parts {
+		if !used[p.name] {
+			t.Errorf("no object sleeps by the part %s", p.name)
+		}
+	}
+}
+
+// parts are those of the profile, as spec.standby names them.
+var parts = []struct {
+	name string
+	of   func(*transform.Standby) *transform.Setting
+}{
+	{"workloads", func(s *transform.Standby) *transform.Setting { return &s.Workloads }},
+	{"cronJobs", func(s *transform.Standby) *transform.Setting { return &s.CronJobs }},
+	{"jobs", func(s *transform.Standby) *transform.Setting { return &s.Jobs }},
+	{"daemonSets", func(s *transform.Standby) *transform.Setting { return &s.DaemonSets }},
+	{"pods", func(s *transform.Standby) *transform.Setting { return &s.Pods }},
+	{"autoscalers", func(s *transform.Standby) *transform.Setting { return &s.Autoscalers }},
+	{"services", func(s *transform.Standby) *transform.Setting { return &s.Services }},
+	{"ingresses", func(s *transform.Standby) *transform.Setting { return &s.Ingresses }},
+	{"gateways", func(s *transform.Standby) *transform.Setting { return &s.Gateways }},
+	{"certificates", func(s *transform.Standby) *transform.Setting { return &s.Certificates }},
+	{"externalDNS", func(s *transform.Standby) *transform.Setting { return &s.ExternalDNS }},
+	{"virtualMachines", func(s *transform.Standby) *transform.Setting { return &s.VirtualMachines }},
+	{"webhooks", func(s *transform.Standby) *transform.Setting { return &s.Webhooks }},
+	{"operators", func(s *transform.Standby) *transform.Setting { return &s.Operators }},
+	{"disruptionBudgets", func(s *transform.Standby) *transform.Setting { return &s.DisruptionBudgets }},
+	{"injection", func(s *transform.Standby) *transform.Setting { return &s.Injection }},
+}
+
+// TestSleepThenWakeOfAnything does the same with objects of all kinds of the profile
+// whose fields are there or not, null, empty, or filled, and with any parts of it.
+func TestSleepThenWakeOfAnything(t *testing.T) {
+	wake := compileRules(t, transform.WakeRules())
+	profiles := make([]*transform.Set, 8) // few: compiling takes longer than running
+	all := sleepers(t)
+	names := sorted(all)
 	rapid.Check(t, func(t *rapid.T) {
-		o := all[rapid.SampledFrom(files).Draw(t, "file")]
+		at := rapid.IntRange(0, len(profiles)-1).Draw(t, "profile")
+		if profiles[at] == nil {
+			standby := transform.Standby{Hosts: map[string]string{"example.com": "dr.example.com"}}
+			for i, p := range parts {
+				if at > 0 && (i*5+at*3)%(at+2) == 0 {
+					*p.of(&standby) = transform.Keep
+				}
+			}
+			if at%2 == 1 {
+				standby.Ingresses, standby.Gateways = transform.Rewrite, transform.Rewrite
+			}
+			set, err := transform.Compile(nil, transform.Options{Rules: standby.Rules()})
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			profiles[at] = set
+		}
+		o := all[rapid.SampledFrom(names).Draw(t, "object")]
 		var v map[string]any
 		if err := json.Unmarshal(o.Body, &v); err != nil {
 			t.Fatalf("%v", err)
@@ -151,8 +283,12 @@ func TestSleepThenWakeOfAnything(t *testing.T) {
 		if !ok {
 			t.Fatalf("no metadata")
 		}
-		vary(t, meta, "annotations", map[string]any{}, map[string]any{"a": "1"}, map[string]any{"cert-manager.io/issuer": "x", "external-dns.alpha.kubernetes.io/ttl": "5"})
-		vary(t, meta, "labels", map[string]any{}, map[string]any{"dr-syncer.io/scale-override": rapid.SampledFrom([]string{"true", "2", "", "x"}).Draw(t, "override")})
+		vary(t, meta, "annotations", map[string]any{}, map[string]any{"a": "1"},
+			map[string]any{"cert-manager.io/issuer": "x", "external-dns.alpha.kubernetes.io/ttl": "5", "external-dns.alpha.kubernetes.io/controller": "mine"},
+			map[string]any{"cnpg.io/hibernation": "off", "strimzi.io/pause-reconciliation": "true", "eck.k8s.elastic.co/managed": "true", "linkerd.io/inject": "enabled"},
+			map[string]any{"autoscaling.keda.sh/paused-replicas": "3", "autoscaling.keda.sh/paused": "false", "kubernetes.io/ingress.class": "nginx"})
+		vary(t, meta, "labels", map[string]any{}, map[string]any{"dr-syncer.io/scale-override": rapid.SampledFrom([]string{"true", "2", "", "x"}).Draw(t, "override")},
+			map[string]any{"istio-injection": "enabled", "istio.io/rev": "1-24", "rabbitmq.com/pauseReconciliation": "false"})
 		if spec, ok := v["spec"].(map[string]any); ok {
 			vary(t, spec, "replicas", 0, 1, 9007199254740992)
 			vary(t, spec, "suspend", true, false)
@@ -161,18 +297,28 @@ func TestSleepThenWakeOfAnything(t *testing.T) {
 			vary(t, spec, "ingressClassName", "nginx", "")
 			vary(t, spec, "externalTrafficPolicy", "Local")
 			vary(t, spec, "loadBalancerSourceRanges", []any{}, []any{"10.0.0.0/8"})
+			vary(t, spec, "job", map[string]any{}, map[string]any{"state": "running"})
+			vary(t, spec, "shutdown", true, false)
+			vary(t, spec, "pause", true, false)
+			vary(t, spec, "numberOfInstances", 0, 3)
+			vary(t, spec, "minAvailable", 1, "50%")
+			vary(t, spec, "maxUnavailable", 0, "100%")
+			vary(t, spec, "runStrategy", "Always", "Halted")
 			if template, ok := spec["template"].(map[string]any); ok {
 				if pod, ok := template["spec"].(map[string]any); ok {
 					vary(t, pod, "nodeSelector", map[string]any{}, map[string]any{"dr-syncer.io/asleep": "no"})
 				}
 			}
 		}
+		if v["kind"] == "Namespace" || strings.HasSuffix(fmt.Sprint(v["kind"]), "WebhookConfiguration") {
+			delete(meta, "namespace")
+		}
 		body, err := json.Marshal(v)
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
 		o.Body = body
-		sameObject(t, body, one(t, wake, one(t, sleep, o)).Body)
+		sameObject(t, body, one(t, wake, one(t, profiles[at], o)).Body)
 	})
 }
 

@@ -135,12 +135,22 @@ type Standby struct {
 	// ExternalDNS: external-dns leaves the copies alone.
 	// +optional
 	ExternalDNS StandbySetting `json:"externalDNS,omitempty"`
-	// VirtualMachines of KubeVirt are halted.
+	// VirtualMachines of KubeVirt are halted, their sets and pools have no replicas.
 	// +optional
 	VirtualMachines StandbySetting `json:"virtualMachines,omitempty"`
 	// Webhooks that are served from the cluster do not block writes.
 	// +optional
 	Webhooks StandbySetting `json:"webhooks,omitempty"`
+	// Operators are custom resources whose operators would start databases, brokers and jobs, of CloudNativePG, Zalando,
+	// Crunchy, Percona, Strimzi, Elastic, RabbitMQ and Flink: hibernated, paused or shut down, as each operator has it.
+	// +optional
+	Operators StandbySetting `json:"operators,omitempty"`
+	// DisruptionBudgets keep nobody from draining a node.
+	// +optional
+	DisruptionBudgets StandbySetting `json:"disruptionBudgets,omitempty"`
+	// Injection: Namespaces do not ask for the sidecars of Istio, Linkerd, Kuma and Consul.
+	// +optional
+	Injection StandbySetting `json:"injection,omitempty"`
 	// Hosts maps domains, for Rewrite: "example.com" stands for all below it too.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=256

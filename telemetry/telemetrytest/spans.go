@@ -1,6 +1,8 @@
 package telemetrytest
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"go.opentelemetry.io/otel"
@@ -76,4 +78,17 @@ func attrs(kvs []attribute.KeyValue) map[string]string {
 		m[string(kv.Key)] = kv.Value.String()
 	}
 	return m
+}
+
+// Text is all that the ended spans say, their events and statuses included, for
+// tests that look for what must not be in there.
+func (r *Recorder) Text() string {
+	var b strings.Builder
+	for _, s := range r.exporter.GetSpans() {
+		fmt.Fprintf(&b, "%s %s %s %v\n", s.Name, s.Status.Code, s.Status.Description, attrs(s.Attributes))
+		for _, e := range s.Events {
+			fmt.Fprintf(&b, "  %s %v\n", e.Name, attrs(e.Attributes))
+		}
+	}
+	return b.String()
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
 	"github.com/dr-syncer/dr-syncer/apply"
 	"github.com/dr-syncer/dr-syncer/collect"
+	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/kube/kubetest"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
@@ -143,26 +144,9 @@ func complete(spans []telemetrytest.Span) (got map[string]int, incomplete []stri
 func run(t *testing.T, cluster *kubetest.Cluster) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	cfg := natslog.DefaultServerConfig()
-	cfg.StoreDir, cfg.MinFree = t.TempDir(), 1
-	server, err := natslog.StartServer(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := natslog.Connect(t.Context(), natslog.ConnectConfig{InProcess: server})
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := connect(t)
 	client := cluster.Client()
-	collector, err := collect.New(collect.Settings{
-		Site: world.Site, Source: client, History: conn.History(world.Site), Config: collect.Default(), Log: log,
-		OpenWriter: func(ctx context.Context) (pipeline.Writer, error) {
-			return conn.Writer(ctx, world.Site, natslog.DefaultStreamOptions())
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	collector := collectorOf(t, client, conn, log)
 	inventory := apply.NewInventory(client, log)
 	applier, err := apply.New(apply.Settings{
 		Namespace: "default", Name: "traced", Client: client, Inventory: inventory, Log: log,
@@ -186,9 +170,53 @@ func run(t *testing.T, cluster *kubetest.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	together(t, collector.Run, inventory.Run, replication.Run)
+}
+
+// connect opens an embedded log of the test's own.
+func connect(t *testing.T) *natslog.Conn {
+	t.Helper()
+	cfg := natslog.DefaultServerConfig()
+	cfg.StoreDir, cfg.MinFree = t.TempDir(), 1
+	server, err := natslog.StartServer(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := natslog.Connect(t.Context(), natslog.ConnectConfig{InProcess: server})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := server.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return conn
+}
+
+func collectorOf(t *testing.T, client *kube.Client, conn *natslog.Conn, log *slog.Logger) *collect.Collector {
+	t.Helper()
+	collector, err := collect.New(collect.Settings{
+		Site: world.Site, Source: client, History: conn.History(world.Site), Config: collect.Default(), Log: log,
+		OpenWriter: func(ctx context.Context) (pipeline.Writer, error) {
+			return conn.Writer(ctx, world.Site, natslog.DefaultStreamOptions())
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return collector
+}
+
+// together runs parts of the product until the test ends.
+func together(t *testing.T, parts ...func(context.Context) error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	for _, part := range []func(context.Context) error{collector.Run, inventory.Run, replication.Run} {
+	for _, part := range parts {
 		wg.Go(func() {
 			if err := part(ctx); err != nil && ctx.Err() == nil {
 				t.Errorf("a part ended: %v", err)
@@ -198,12 +226,6 @@ func run(t *testing.T, cluster *kubetest.Cluster) {
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := server.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
 	})
 }
 

@@ -46,6 +46,16 @@ func asleep(kind string, o *unstructured.Unstructured) {
 				annotate(o, "external-dns.alpha.kubernetes.io/controller", "dr-syncer-asleep")
 			}
 		}
+	case "policy/poddisruptionbudgets":
+		remove("spec", "minAvailable")
+		set("100%", "spec", "maxUnavailable")
+	case "namespaces":
+		for _, l := range []string{"istio-injection", "istio.io/rev", "istio.io/dataplane-mode", "kuma.io/sidecar-injection"} {
+			remove("metadata", "labels", l)
+		}
+		for _, a := range []string{"linkerd.io/inject", "kuma.io/sidecar-injection", "consul.hashicorp.com/connect-inject"} {
+			remove("metadata", "annotations", a)
+		}
 	case "networking.k8s.io/ingresses":
 		set("dr-syncer-asleep", "spec", "ingressClassName")
 		remove("metadata", "annotations", "kubernetes.io/ingress.class")

@@ -228,10 +228,6 @@ def _external_dns: _no_dns;
 # The copied Secrets are used; the issuer that would order others does not exist.
 def _certificates: _set(["spec", "issuerRef", "name"]; _nobody);
 
-# Virtual machines are halted.
-def _virtual_machines:
-  if .o.spec | has("running") then _set(["spec", "running"]; false) else _set(["spec", "runStrategy"]; "Halted") end;
-
 # Webhooks that are served from the cluster do not block writes.
 def _webhooks:
   reduce (.o.webhooks // [] | to_entries[] | select(.value.clientConfig.service != null) | .key) as $i (.;
@@ -254,6 +250,34 @@ def _workloads:
       | if $was == null then . else _annotate(_original_replicas; $was | tostring) end
     end;
 
+# Virtual machines are halted; sets and pools of them have no replicas.
+def _virtual_machines($kind):
+  if $kind != "VirtualMachine" then _workloads
+  elif .o.spec | has("running") then _set(["spec", "running"]; false) else _set(["spec", "runStrategy"]; "Halted") end;
+
+# What makes an operator start nothing, as each has it.
+def _operators($group; $kind):
+  if $group == "postgresql.cnpg.io" then _annotate("cnpg.io/hibernation"; "on")
+  elif $group == "acid.zalan.do" then _set(["spec", "numberOfInstances"]; 0)
+  elif $group == "postgres-operator.crunchydata.com" then _set(["spec", "shutdown"]; true)
+  elif $group | endswith(".percona.com") then _set(["spec", "pause"]; true)
+  elif $group == "kafka.strimzi.io" then _annotate("strimzi.io/pause-reconciliation"; "true")
+  elif $group | endswith(".elastic.co") then _annotate("eck.k8s.elastic.co/managed"; "false")
+  elif $group == "rabbitmq.com" then _set(["metadata", "labels", "rabbitmq.com/pauseReconciliation"]; "true")
+  elif $group == "flink.apache.org" and .o.spec.job != null then _set(["spec", "job", "state"]; "suspended")
+  else . end;
+
+# Budgets do not keep the few pods that are awake from leaving a node.
+def _disruption_budgets:
+  _remove(["spec", "minAvailable"]) | _set(["spec", "maxUnavailable"]; "100%");
+
+# Namespaces do not ask for sidecars.
+def _injection:
+  reduce ("istio-injection", "istio.io/rev", "istio.io/dataplane-mode", "kuma.io/sidecar-injection") as $name (.;
+    _remove(["metadata", "labels", $name]))
+  | reduce ("linkerd.io/inject", "kuma.io/sidecar-injection", "consul.hashicorp.com/connect-inject") as $name (.;
+    _remove(["metadata", "annotations", $name]));
+
 # Daemons run on no node.
 def _daemon_sets: _set(["spec", "template", "spec", "nodeSelector", _asleep]; "true");
 
@@ -274,7 +298,17 @@ def _kinds: {
   "gateway.networking.k8s.io/GRPCRoute": "gateways", "gateway.networking.k8s.io/TLSRoute": "gateways",
   "networking.istio.io/Gateway": "gateways", "networking.istio.io/VirtualService": "gateways",
   "cert-manager.io/Certificate": "certificates", "externaldns.k8s.io/DNSEndpoint": "externalDNS",
-  "kubevirt.io/VirtualMachine": "virtualMachines",
+  "kubevirt.io/VirtualMachine": "virtualMachines", "kubevirt.io/VirtualMachineInstanceReplicaSet": "virtualMachines",
+  "pool.kubevirt.io/VirtualMachinePool": "virtualMachines",
+  "postgresql.cnpg.io/Cluster": "operators", "acid.zalan.do/postgresql": "operators",
+  "postgres-operator.crunchydata.com/PostgresCluster": "operators", "pgv2.percona.com/PerconaPGCluster": "operators",
+  "pxc.percona.com/PerconaXtraDBCluster": "operators", "psmdb.percona.com/PerconaServerMongoDB": "operators",
+  "kafka.strimzi.io/Kafka": "operators", "kafka.strimzi.io/KafkaConnect": "operators",
+  "kafka.strimzi.io/KafkaMirrorMaker2": "operators", "kafka.strimzi.io/KafkaBridge": "operators",
+  "kafka.strimzi.io/KafkaConnector": "operators", "elasticsearch.k8s.elastic.co/Elasticsearch": "operators",
+  "kibana.k8s.elastic.co/Kibana": "operators", "rabbitmq.com/RabbitmqCluster": "operators",
+  "flink.apache.org/FlinkDeployment": "operators",
+  "policy/PodDisruptionBudget": "disruptionBudgets", "/Namespace": "injection",
   "admissionregistration.k8s.io/ValidatingWebhookConfiguration": "webhooks",
   "admissionregistration.k8s.io/MutatingWebhookConfiguration": "webhooks"
 };
@@ -292,10 +326,13 @@ def _sleep($parts):
     elif $parts[$part] == "Keep" then .
     elif $part == "externalDNS" then _external_dns
     elif $part == "certificates" then _certificates
-    elif $part == "virtualMachines" then _virtual_machines
+    elif $part == "virtualMachines" then _virtual_machines($kind)
+    elif $part == "disruptionBudgets" then _disruption_budgets
+    elif $part == "injection" then _injection
     elif $part == "webhooks" then _webhooks
     elif $part == "autoscalers" then _autoscalers($kind)
     elif _stays_awake then .
+    elif $part == "operators" then _operators($group; $kind)
     elif $part == "workloads" then _workloads
     elif $part == "daemonSets" then _daemon_sets
     elif $part == "pods" then _pods
