@@ -11,7 +11,7 @@ var GroupVersion = schema.GroupVersion{Group: "dr-syncer.io", Version: "v1alpha1
 
 // AddToScheme makes the types known to a scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &Replication{}, &ReplicationList{}, &Replay{}, &ReplayList{})
+	s.AddKnownTypes(GroupVersion, &Replication{}, &ReplicationList{}, &Replay{}, &ReplayList{}, &VolumeTransfer{}, &VolumeTransferList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }
