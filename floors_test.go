@@ -80,15 +80,15 @@ var homes = map[string]home{
 	"github.com/spf13":             {in: []string{"internal/app", "cmd/*"}},
 	"golang.org/x":                 {in: []string{"*"}},
 	"k8s.io/client-go":             {in: []string{"kube", "kube/kubetest"}},
-	"k8s.io/apimachinery":          {in: []string{"kube", "kube/kubetest", "api/v1alpha1", "control", "cmd/*"}},
+	"k8s.io/apimachinery":          {in: []string{"kube", "kube/kubetest", "api/v1alpha1", "transfer", "control", "cmd/*"}},
 	"k8s.io/apimachinery/pkg/labels": {
 		in: []string{"kube", "collect", "apply", "control"},
 	},
 	// The Replication's label selectors are of this package.
 	"k8s.io/apimachinery/pkg/apis/meta/v1": {
-		in: []string{"kube", "kube/kubetest", "api/v1alpha1", "apply", "control", "cmd/*"},
+		in: []string{"kube", "kube/kubetest", "api/v1alpha1", "apply", "transfer", "control", "cmd/*"},
 	},
-	"k8s.io/api":           {in: []string{"control", "kube"}},
+	"k8s.io/api":           {in: []string{"control", "kube", "transfer"}},
 	"k8s.io/apiextensions": {in: []string{"kube"}},
 	"k8s.io/klog":          {in: []string{"kube", "control", "cmd/*"}},
 	"k8s.io/utils":         {in: []string{"kube", "control"}},

@@ -30,8 +30,8 @@ type Action struct {
 type ActionKind uint8
 
 const (
-	// Wish asks the source to serve; it has to be repeated. Withdraw takes it back.
-	Wish ActionKind = iota
+	// Ask asks the source to serve; it has to be repeated. Withdraw takes it back.
+	Ask ActionKind = iota
 	Withdraw
 	// MakeIdentity makes the secret of the epoch.
 	MakeIdentity
@@ -52,7 +52,7 @@ const (
 )
 
 var actionNames = [...]string{
-	"Wish", "Withdraw", "MakeIdentity", "DropIdentity", "MakeClaim", "StartMover", "StopMover", "MakeSnapshot", "PruneSnapshots", "Leave",
+	"Ask", "Withdraw", "MakeIdentity", "DropIdentity", "MakeClaim", "StartMover", "StopMover", "MakeSnapshot", "PruneSnapshots", "Leave",
 }
 
 // String names the action.
@@ -249,7 +249,7 @@ func duties(t Terms, s State, w World) []Action {
 	identified := slices.Contains(w.Identities, s.Epoch)
 	wished := active && identified && s.Phase != v1alpha1.VolumeTransferPublishing
 	if wished {
-		add(Wish, s.Epoch)
+		add(Ask, s.Epoch)
 	} else {
 		add(Withdraw, s.Epoch)
 	}

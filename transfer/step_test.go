@@ -132,7 +132,7 @@ func (m *model) run(x *modelTransfer, w World, dieBefore int, delay func() bool)
 // act does what the runner does, with what the API server answers.
 func (m *model) act(x *modelTransfer, a Action) {
 	switch a.Kind {
-	case Wish:
+	case Ask:
 		x.wishes[a.Epoch] = m.now.Add(modelLease)
 	case Withdraw:
 		delete(x.wishes, a.Epoch)
@@ -325,7 +325,7 @@ func TestStepIsRepeatable(t *testing.T) {
 			t.Fatalf("at rest %+v asks for %v, then %+v for %v", one, first, two, second)
 		}
 		for _, a := range first {
-			if (a.Kind == StartMover || a.Kind == Wish || a.Kind == MakeIdentity) && !one.Busy() {
+			if (a.Kind == StartMover || a.Kind == Ask || a.Kind == MakeIdentity) && !one.Busy() {
 				t.Fatalf("%s in phase %s", a, one.Phase)
 			}
 		}

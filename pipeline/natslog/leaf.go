@@ -96,7 +96,7 @@ const (
 func (s site) linkPermissions() *natsserver.Permissions {
 	return &natsserver.Permissions{
 		Publish: &natsserver.SubjectPermission{Allow: []string{
-			s.linkRecords("*"), s.control() + "." + verbLink, linkReplies,
+			s.linkRecords("*"), s.control() + "." + verbLink, s.control() + "." + verbVolumes, linkReplies,
 		}},
 		Subscribe: &natsserver.SubjectPermission{Allow: []string{
 			s.linkAPI() + "." + s.linkReset(), s.linkAcks(), s.linkInbox() + ".>",

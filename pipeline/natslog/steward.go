@@ -276,8 +276,8 @@ func (st *steward) close() error {
 }
 
 func (st *steward) take(msg *nats.Msg) {
-	if msg.Reply == "" {
-		return // an announcement, or nobody who waits
+	if msg.Reply == "" || strings.HasSuffix(msg.Subject, "."+verbVolumes) {
+		return // an announcement, or nobody who waits; or not ours to answer
 	}
 	select {
 	case st.slots <- struct{}{}:
