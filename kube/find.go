@@ -38,19 +38,19 @@ func (c *Client) Find(ctx context.Context, k Kind, namespace, selector string) (
 	}
 }
 
-// maxLog bounds what LastLine reads.
+// maxLog bounds what LastLines reads.
 const maxLog = 64 << 10
 
-// LastLine returns the last line that the only container of a Pod has written, empty if there is none yet.
-func (c *Client) LastLine(ctx context.Context, namespace, pod string) ([]byte, error) {
+// LastLines returns the last lines, 20 at most, that the only container of a Pod has written.
+func (c *Client) LastLines(ctx context.Context, namespace, pod string) ([]byte, error) {
 	if namespace == "" || pod == "" {
-		return nil, errors.New("read the last line of a pod: it has no name")
+		return nil, errors.New("read the last lines of a pod: it has no name")
 	}
 	text, err := c.do(ctx, c.rest.Get().
 		AbsPath("/api/v1/namespaces/"+namespace+"/pods/"+pod+"/log").
-		Param("tailLines", "1").Param("limitBytes", fmt.Sprint(maxLog)))
+		Param("tailLines", "20").Param("limitBytes", fmt.Sprint(maxLog)))
 	if err != nil {
-		return nil, fmt.Errorf("read the last line of pod %q in namespace %q: %w", pod, namespace, err)
+		return nil, fmt.Errorf("read the last lines of pod %q in namespace %q: %w", pod, namespace, err)
 	}
 	return text[:min(len(text), maxLog)], nil
 }

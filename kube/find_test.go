@@ -73,3 +73,30 @@ func TestFind(t *testing.T) {
 		t.Errorf("in all namespaces: %d, %v", len(everywhere), err)
 	}
 }
+
+func TestMerge(t *testing.T) {
+	c := kubetest.Shared(t)
+	if err := c.Apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: merging}"); err != nil {
+		t.Fatal(err)
+	}
+	made, err := c.Client().Create(t.Context(), kube.ConfigMaps, "merging", []byte(`{"metadata":{"name":"one"},"data":{"a":"1","b":"2"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := c.Client().Merge(t.Context(), kube.ConfigMaps, "merging", "one", []byte(`{"metadata":{"uid":"`+made.UID+`"},"data":{"b":"3"}}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o, err := c.Client().Get(t.Context(), kube.ConfigMaps, "merging", "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := kube.ReadValues(o); err != nil || v.Data["a"] != "1" || v.Data["b"] != "3" {
+		t.Errorf("it holds %v, %v", v.Data, err)
+	}
+	err = c.Client().Merge(t.Context(), kube.ConfigMaps, "merging", "one", []byte(`{"metadata":{"uid":"other"},"data":{"b":"4"}}`))
+	if !kube.IsConflict(err) {
+		t.Errorf("changing another object of the name: %v", err)
+	}
+}

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 )
 
@@ -58,9 +59,7 @@ type Gate struct {
 // NewGate returns a gate with the transfers that are in already, by their keys.
 func NewGate(c Caps, inside map[string]Place) *Gate {
 	g := &Gate{caps: c, inside: map[string]Place{}}
-	for key, p := range inside {
-		g.inside[key] = p
-	}
+	maps.Copy(g.inside, inside)
 	return g
 }
 

@@ -32,6 +32,7 @@ type entry struct {
 	wished   time.Time
 	answer   Answer
 	answered time.Time
+	over     bool // taken back, to be told for as long as a wish lives
 }
 
 // NewBoard returns an empty board.
@@ -46,14 +47,32 @@ func (b *Board) Wish(site string, w Wish) {
 		e = &entry{}
 		b.entries[w.Session.ID] = e
 	}
-	e.site, e.wish, e.wished = site, w, b.now()
+	e.site, e.wish, e.wished, e.over = site, w, b.now(), false
 }
 
 // Withdraw takes a wish back. It may be repeated.
 func (b *Board) Withdraw(session string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.entries, session)
+	b.end(session)
+}
+
+// end has a wish be over.
+func (b *Board) end(session string) {
+	if e := b.entries[session]; e != nil && !e.over {
+		e.over, e.wished, e.answered = true, b.now(), time.Time{}
+	}
+}
+
+// Forget takes all wishes of a transfer back.
+func (b *Board) Forget(transfer string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for session, e := range b.entries {
+		if e.wish.Transfer == transfer {
+			b.end(session)
+		}
+	}
 }
 
 // Answer is what the source said of a wish, if that was lately.
@@ -78,7 +97,7 @@ func (b *Board) Serve(site string, text []byte) ([]byte, error) {
 	defer b.mu.Unlock()
 	now := b.now()
 	for _, a := range q.Answers {
-		if e := b.entries[a.Session]; e != nil && e.site == site {
+		if e := b.entries[a.Session]; e != nil && e.site == site && !e.over {
 			e.answer, e.answered = a, now
 		}
 	}
@@ -87,12 +106,15 @@ func (b *Board) Serve(site string, text []byte) ([]byte, error) {
 		switch {
 		case now.Sub(e.wished) > wishLife:
 			delete(b.entries, session)
+		case e.site == site && e.over:
+			r.Over = append(r.Over, session)
 		case e.site == site:
 			r.Wishes = append(r.Wishes, e.wish)
 		}
 	}
 	slices.SortFunc(r.Wishes, func(a, b Wish) int { return cmp.Compare(a.Session.ID, b.Session.ID) })
-	r.Wishes = r.Wishes[:min(len(r.Wishes), maxEntries)]
+	slices.Sort(r.Over)
+	r.Wishes, r.Over = r.Wishes[:min(len(r.Wishes), maxEntries)], r.Over[:min(len(r.Over), maxEntries)]
 	out, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("encode what is wished: %w", err)

@@ -168,6 +168,8 @@ func advanceCopying(s State, w World) State {
 		s.Phase = v1alpha1.VolumeTransferPublishing
 	case m.Ended:
 		return finish(s, m.Outcome.Class, m.Outcome.Message)
+	case w.Source.State == SourceRefused: // nobody serves any more
+		return refused(s, w.Source)
 	case m.Verifying:
 		s.Phase = v1alpha1.VolumeTransferVerifying
 	default:
@@ -257,7 +259,7 @@ func duties(t Terms, s State, w World) []Action {
 	case v1alpha1.VolumeTransferPreparing:
 		if !identified {
 			add(MakeIdentity, s.Epoch)
-		} else if w.Source.State != SourceSilent && w.Source.State != SourceRefused && !(w.Claim.Exists && w.Claim.Fits) && w.Claim.Blocked == nil {
+		} else if w.Source.State != SourceSilent && w.Source.State != SourceRefused && (!w.Claim.Exists || !w.Claim.Fits) && w.Claim.Blocked == nil {
 			add(MakeClaim, s.Epoch)
 		}
 	case v1alpha1.VolumeTransferConnecting:

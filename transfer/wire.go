@@ -62,6 +62,9 @@ type (
 	reply struct {
 		Version int    `json:"version"`
 		Wishes  []Wish `json:"wishes"`
+		// Over are sessions that were wished and are not any more. One that is not named may be of another destination,
+		// or of one that has just been started: its lease has to lapse.
+		Over []string `json:"over,omitempty"`
 	}
 )
 
@@ -99,7 +102,7 @@ func parseReply(text []byte) (reply, error) {
 	if err := parse(text, &r); err != nil {
 		return reply{}, fmt.Errorf("read what is wished: %w", err)
 	}
-	if r.Version != wireVersion || len(r.Wishes) > maxEntries {
+	if r.Version != wireVersion || len(r.Wishes) > maxEntries || len(r.Over) > maxEntries {
 		return reply{}, fmt.Errorf("read what is wished: version %d, %d wishes: use the same version at both sites", r.Version, len(r.Wishes))
 	}
 	for _, w := range r.Wishes {

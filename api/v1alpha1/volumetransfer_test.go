@@ -83,10 +83,10 @@ func TestVolumeTransferIsValidated(t *testing.T) {
 	}
 	for change, want := range map[string]string{
 		`, destination: {}, bandwidthLimit: 1Gi, suspend: true`: "",
-		`, destination: {}, verify: None`:                      "make another one",
-		`, destination: {}, exclude: [a]`:                      "make another one",
-		`, destination: {}, deletions: {maxCount: 1}`:          "make another one",
-		`, destination: {claim: other}`:                        "make another one",
+		`, destination: {}, verify: None`:                       "make another one",
+		`, destination: {}, exclude: [a]`:                       "make another one",
+		`, destination: {}, deletions: {maxCount: 1}`:           "make another one",
+		`, destination: {claim: other}`:                         "make another one",
 	} {
 		err := createTransfer(t, c, "validated-least", `{`+from+change+`}`)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(flat(err.Error()), want) {

@@ -301,6 +301,9 @@ type VolumeFacts struct {
 	// Node that the source's mover is held to, because the volume is in use there.
 	// +optional
 	Node string `json:"node,omitempty"`
+	// InUse says that somebody may write to the volume while it is copied.
+	// +optional
+	InUse bool `json:"inUse,omitempty"`
 	// State of the source: Preparing, Serving, Refused, Silent.
 	// +optional
 	State string `json:"state,omitempty"`

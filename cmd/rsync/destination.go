@@ -61,6 +61,9 @@ func copyDestination(ctx context.Context, m *mover) (err error) {
 			}
 			verdict = rsync.Verdict{Class: rsync.Canceled, Reason: "it was asked to stop"}
 		}
+		if verdict.Reason == "" && err != nil {
+			verdict.Reason = err.Error()
+		}
 		m.report.finish(verdict, reports)
 		return failure(verdict, err)
 	}
