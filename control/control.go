@@ -49,6 +49,8 @@ type Settings struct {
 	Namespace string
 	// Replayer does the work of Replays; without it there are none.
 	Replayer Replayer
+	// Volumes says how VolumeTransfers are run; without it they are not.
+	Volumes *Volumes
 	// Oldest says since when each moment of a site can be read back, zero if that is not known; it is
 	// cheap. Without it statuses do not tell.
 	Oldest func(site string) time.Time
@@ -108,6 +110,11 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 	if s.Replayer != nil {
 		replications = replications.Owns(&v1alpha1.Replay{})
 		if replays, err = controlReplays(mgr, s, r); err != nil {
+			return err
+		}
+	}
+	if s.Volumes != nil {
+		if err = controlTransfers(mgr, s); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/kube"
 	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
 	"github.com/dr-syncer/dr-syncer/replay"
+	"github.com/dr-syncer/dr-syncer/transfer"
 )
 
 // options are the flags of the applier.
@@ -37,12 +38,18 @@ type options struct {
 	plain       bool
 	leaderElect bool
 	namespace   string
+	movers      app.MoverOptions
+	caps        transfer.Caps
 }
 
 const (
 	// defaultListen lets a collector on this machine in, and nobody else.
 	defaultListen   = "127.0.0.1:4222"
 	defaultStoreDir = "/var/lib/dr-syncer/log"
+
+	// defaultTransfers are how many volumes are copied at once, defaultPerNode on one node.
+	defaultTransfers = 10
+	defaultPerNode   = 3
 
 	serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 )
@@ -51,7 +58,7 @@ func defaultOptions() options {
 	o := options{
 		app: app.DefaultOptions(), namespace: "dr-syncer",
 		deadLetters: natslog.DefaultDeadLetterOptions(), server: natslog.DefaultServerConfig(), listen: defaultListen,
-		retention: replay.DefaultRetention(),
+		retention: replay.DefaultRetention(), caps: transfer.Caps{Total: defaultTransfers, PerNode: defaultPerNode},
 	}
 	o.server.StoreDir = defaultStoreDir
 	if text, err := os.ReadFile(serviceAccountNamespace); err == nil {
@@ -85,6 +92,10 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 
 	fs.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "apply only while this process holds a lease in the cluster; needed when several run (default: true in a Pod)")
 	fs.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the lease and of DR-Syncer itself: nothing is replicated into it")
+	o.movers.RegisterFlags(fs)
+	fs.IntVar(&o.caps.Total, "volumes-at-once", o.caps.Total, "most VolumeTransfers under way at once; 0 for no limit")
+	fs.IntVar(&o.caps.PerNode, "volumes-per-node", o.caps.PerNode, "most of them at once on one node, as far as it is known before; 0 for no limit")
+	fs.IntVar(&o.caps.PerClass, "volumes-per-class", o.caps.PerClass, "most of them at once into one storage class; 0 for no limit")
 	o.app.RegisterFlags(fs)
 }
 
@@ -113,6 +124,10 @@ func (o *options) validate(set func(flag string) bool) error {
 	}
 	if err := o.retention.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("keeping history: %w", err))
+	}
+	errs = append(errs, o.movers.Validate())
+	if o.caps.Total < 0 || o.caps.PerNode < 0 || o.caps.PerClass < 0 {
+		errs = append(errs, errors.New("--volumes-at-once, --volumes-per-node and --volumes-per-class are numbers, 0 for no limit"))
 	}
 	if o.namespace == "" {
 		errs = append(errs, errors.New("--namespace is empty: give the namespace of DR-Syncer itself"))

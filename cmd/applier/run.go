@@ -17,6 +17,7 @@ import (
 	"github.com/dr-syncer/dr-syncer/pipeline/natslog"
 	"github.com/dr-syncer/dr-syncer/replay"
 	"github.com/dr-syncer/dr-syncer/telemetry"
+	"github.com/dr-syncer/dr-syncer/transfer"
 )
 
 // program is an applier put together.
@@ -32,6 +33,8 @@ type program struct {
 	results *natslog.Results
 	// keeper looks after the histories; made with the connection.
 	keeper *replay.Retention
+	// board holds what is wished of the volumes of sources.
+	board *transfer.Board
 }
 
 const (
@@ -75,6 +78,10 @@ func (p *program) applying() []app.Unit {
 		}))
 	}
 	inventory := apply.NewInventory(p.client, p.log)
+	if p.options.movers.Enabled() {
+		p.board = transfer.NewBoard()
+		units = append(units, app.Simple("volumes", p.answerSources))
+	}
 	return append(units,
 		app.Simple("inventory", inventory.Run),
 		app.Unit{Name: "replications", StopTimeout: runsStopTimeout, Run: func(ctx context.Context, ready func()) error {
@@ -84,7 +91,7 @@ func (p *program) applying() []app.Unit {
 				Protected: []string{p.options.namespace}, Log: p.log,
 			}
 			return control.Run(ctx, control.Settings{
-				Client: p.client, Log: p.log, Namespace: p.options.namespace, Engine: engine, Replayer: engine, Oldest: p.keeper.Oldest,
+				Client: p.client, Log: p.log, Namespace: p.options.namespace, Engine: engine, Replayer: engine, Oldest: p.keeper.Oldest, Volumes: p.volumes(),
 			}, ready)
 		}},
 	)
@@ -223,7 +230,11 @@ func (p *program) ping(ctx context.Context) error {
 func (p *program) checkInstalled(ctx context.Context, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout+grace)
 	defer cancel()
-	for _, kind := range [][2]string{{"Replication", "replications"}, {"Replay", "replays"}} {
+	kinds := [][2]string{{"Replication", "replications"}, {"Replay", "replays"}}
+	if p.options.movers.Enabled() {
+		kinds = append(kinds, [2]string{"VolumeTransfer", "volumetransfers"})
+	}
+	for _, kind := range kinds {
 		if err := p.checkKind(ctx, kind[0], kind[1], grace); err != nil {
 			return err
 		}

@@ -35,6 +35,9 @@ type options struct {
 	server    natslog.ServerConfig
 	retention replay.RetentionConfig
 	plainLink bool
+	// movers serve the data of volumes.
+	movers           app.MoverOptions
+	privilegedMovers bool
 }
 
 // Requests to the API server beside watches are few: one discovery per half minute, and single
@@ -76,6 +79,8 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "collect only while this process holds a lease in the cluster; needed when several run (default: true in a Pod)")
 	fs.BoolVar(&o.sourceRules, "source-rules", o.sourceRules, "run the rules of stage source in the ConfigMaps of --namespace with the label dr-syncer.io/transform: \"true\"; nothing is published unless they can be read and compile")
 	fs.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the lease and of the rules, and not collected")
+	o.movers.RegisterFlags(fs)
+	fs.BoolVar(&o.privilegedMovers, "mover-privileged", o.privilegedMovers, "allow movers that run as root with CAP_DAC_READ_SEARCH, to read the files of all owners")
 	o.app.RegisterFlags(fs)
 }
 
@@ -91,7 +96,7 @@ func (o *options) validate(set func(flag string) bool) error {
 	if !siteName.MatchString(o.site) {
 		errs = append(errs, fmt.Errorf("--site %q is no name for a cluster: give up to 63 lower-case letters, digits and -, such as prod-nyc", o.site))
 	}
-	errs = append(errs, o.validateLog(set))
+	errs = append(errs, o.validateLog(set), o.movers.Validate())
 	if err := o.streams.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("limits of the history: %w", err))
 	}
@@ -120,7 +125,8 @@ into a log on NATS JetStream, from which other clusters are kept ready. The log 
 applier of the other cluster, or with --link-url it is held here and copied there,
 so that it goes on while the other cluster cannot be reached.
 
-It writes nothing to the cluster but its own lease.`,
+It writes nothing to the cluster but its own lease and, with --mover-image, the Pods and Secrets of movers that
+read the volumes of claims which are collected, for as long as another cluster copies them.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.validate(cmd.Flags().Changed); err != nil {
 				return err
@@ -156,5 +162,9 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 		return err
 	}
 	p := &program{options: o, log: log, client: client, config: config, health: &app.Health{}}
+	p.readable = &readable{ownNamespace: o.namespace, privileged: o.privilegedMovers}
+	if err := p.readable.configure(config.parsed); err != nil {
+		return app.Usage(err)
+	}
 	return p.run(ctx)
 }

@@ -26,6 +26,8 @@ type program struct {
 	conn    *natslog.Conn
 	// rules are those of stage source; nil if they are switched off.
 	rules *sourceRules
+	// readable says which volumes may be read.
+	readable *readable
 }
 
 // run runs the parts in order: the log, the lead, the rules, the collector. A log
@@ -55,6 +57,9 @@ func (p *program) run(ctx context.Context) error {
 	units = append(units, app.Unit{Name: "collector", Run: func(ctx context.Context, ready func()) error {
 		return p.collect(ctx, health, ready)
 	}})
+	if p.options.movers.Enabled() {
+		units = append(units, app.Simple("volumes", p.serveVolumes))
+	}
 	if p.options.embedded() {
 		units = append(units, app.Simple("retention of history", p.retain))
 	}
@@ -108,7 +113,12 @@ func (p *program) collect(ctx context.Context, health *app.Health, ready func())
 	watching, stop := context.WithCancel(ctx)
 	go func() {
 		defer close(reloading)
-		p.config.watch(watching, p.log, collector.Configure)
+		p.config.watch(watching, p.log, func(c collect.Config) error {
+			if err := collector.Configure(c); err != nil {
+				return err
+			}
+			return p.readable.configure(c)
+		})
 	}()
 	defer func() {
 		stop()
