@@ -47,6 +47,13 @@ func (s onStage) Run() (code int) {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
+	// An interrupt ends the tests in their middle, and leaves nothing behind either.
+	disarm := context.AfterFunc(ctx, func() {
+		fmt.Fprintln(os.Stderr, "e2e: interrupted")
+		_ = lab.Close() // the next run removes what is left
+		os.Exit(1)
+	})
+	defer disarm()
 	return s.m.Run()
 }
 

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -132,17 +130,6 @@ func (c *Cluster) Tail(lines int) string {
 	}
 	return b.String()
 }
-
-// Alive says which program of the node has ended, if one has.
-func (c *Cluster) Alive() error {
-	if i := slices.IndexFunc(c.processes, func(p *world.Process) bool { return !p.Alive() }); i >= 0 {
-		return fmt.Errorf("%s of %s has ended\n%s", c.processes[i].Name, c.Name, c.processes[i].Tail(20))
-	}
-	return nil
-}
-
-// Address is where this process, but no other cluster, reaches the node.
-func (c *Cluster) Address() netip.Addr { return c.machine.address }
 
 // close ends everything of the cluster.
 func (c *Cluster) close() error {

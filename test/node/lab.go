@@ -115,9 +115,6 @@ func acquire(ctx context.Context, log *slog.Logger) (*os.File, error) {
 	}
 }
 
-// Dir is the directory of the run, which is gone after Close.
-func (l *Lab) Dir() string { return l.dir }
-
 // Close ends all clusters and removes what there is of the run. It does nothing for
 // nil, and the second time.
 func (l *Lab) Close() error {
@@ -138,7 +135,7 @@ func (l *Lab) Close() error {
 	return errors.Join(errs...)
 }
 
-// sweep removes the directories and cgroups of all labs. As there is one lab at a time
+// sweep removes the cables, cgroups and directories of all labs. As there is one lab at a time
 // and its processes end with it, nothing uses them.
 func (l *Lab) sweep() error {
 	dirs, err := filepath.Glob(filepath.Join(l.cfg.Dir, prefix+"*", machineDir+"*"))
@@ -149,7 +146,7 @@ func (l *Lab) sweep() error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{removeCables()}
 	for _, dir := range dirs {
 		errs = append(errs, removeCgroups(cgroupOf(dir)))
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -74,11 +75,8 @@ func startMachine(ctx context.Context, dir, pause string, n int) (*machine, erro
 func (m *machine) furnish(ctx context.Context, n int) error {
 	host := netip.AddrFrom4([4]byte{198, 18, byte(n), 1})
 	pid := strconv.Itoa(m.init.Process.Pid)
-	outside := "drs-lab" + strconv.Itoa(n)
-	// An earlier machine's is gone a moment after its processes are.
-	if err := settle(func() error {
-		return run(ctx, "ip", "link", "add", outside, "type", "veth", "peer", "name", "host", "netns", pid)
-	}); err != nil {
+	outside := prefix + strconv.Itoa(n)
+	if err := run(ctx, "ip", "link", "add", outside, "type", "veth", "peer", "name", "host", "netns", pid); err != nil {
 		return err
 	}
 	if err := run(ctx, "ip", "address", "add", host.String()+"/30", "dev", outside); err != nil {
@@ -99,6 +97,28 @@ ip address add "$2/30" dev host
 ip link set host up
 echo 1 >/proc/sys/net/ipv4/ip_forward`, "sh", m.dir, m.address.String())
 	return err
+}
+
+// removeCables removes this machine's ends of the cables to machines. They go with the
+// machines, but not before the last of their connections has been given up.
+func removeCables() error {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("look for cables: %w", err)
+	}
+	var errs []error
+	for _, i := range interfaces {
+		if !strings.HasPrefix(i.Name, prefix) {
+			continue
+		}
+		errs = append(errs, settle(func() error {
+			if _, err := net.InterfaceByName(i.Name); err != nil {
+				return nil //nolint:nilerr // it is gone by itself
+			}
+			return run(context.Background(), "ip", "link", "delete", i.Name)
+		}))
+	}
+	return errors.Join(errs...)
 }
 
 // enterNetwork is the command that runs another one, and becomes it, in the machine's
