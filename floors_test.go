@@ -67,6 +67,7 @@ type room struct {
 var homes = map[string]home{
 	"github.com/nats-io":           {in: []string{"pipeline/natslog", "transfer/stream"}},
 	"github.com/synadia-io":        {in: []string{"pipeline/natslog"}},
+	"github.com/minio/highwayhash": {in: []string{"pipeline/natslog"}},
 	"github.com/itchyny/gojq":      {in: []string{"transform"}},
 	"github.com/klauspost":         {in: []string{"pipeline"}},
 	"github.com/oklog/ulid":        {in: []string{"pipeline", "pipeline/natslog", "pipeline/memlog"}},

@@ -137,6 +137,12 @@ func Run(ctx context.Context, s Settings, ready func()) error {
 			// Nothing but room is lost; the next start tries again.
 			s.Log.WarnContext(ctx, "dead letters of deleted replications are kept", telemetry.KeyError, err)
 		}
+		if s.Replayer == nil {
+			return nil
+		}
+		if err := s.Replayer.SweepReplays(ctx, replays.exists); err != nil && ctx.Err() == nil {
+			s.Log.WarnContext(ctx, "results of deleted replays are kept", telemetry.KeyError, err)
+		}
 		return nil
 	})
 	if err := mgr.Add(synced); err != nil {

@@ -284,6 +284,54 @@ func TestReplayGuard(t *testing.T) {
 	}
 }
 
+// TestDiscardedDeletionsStayDiscarded has runs of a Replication offer a deletion again only if the source says something new.
+func TestDiscardedDeletionsStayDiscarded(t *testing.T) {
+	h := openHouse(t)
+	ns := h.namespace + "-shop"
+	events := []pipeline.Event{h.source(ns)}
+	for i := range 6 {
+		events = append(events, h.settings(ns, fmt.Sprintf("c%d", i), "1"))
+	}
+	h.append(events...)
+	h.make("Replication", "all", fmt.Sprintf("{source: {site: prod}, namespaces: {names: [%s]}, mode: Manual, deletionGuard: {minCount: 0, maxPercent: 10}}", ns),
+		"dr-syncer.io/sync-now: first")
+	run := func(ask string) v1alpha1.Replay {
+		t.Helper()
+		if ask != "first" {
+			h.kubectl("annotate", "--overwrite", "replication", "-n", h.namespace, "all", v1alpha1.AnnotationSyncNow+"="+ask)
+		}
+		name := "all-now-" + short(ask)
+		h.eventually("the run is made", func() error {
+			_, err := h.cluster.Kubectl("get", "replay", "-n", h.namespace, name)
+			return err
+		})
+		return h.ends(name, v1alpha1.ReplayComplete)
+	}
+	run("first")
+	h.append(h.gone(events[1]), h.gone(events[2]))
+	held := run("second")
+	if n := held.Status.Counts.Held; n != 2 {
+		t.Fatalf("%d deletions are held, want 2", n)
+	}
+	h.kubectl("annotate", "replay", "-n", h.namespace, held.Name, v1alpha1.AnnotationDiscardDeletions+"=no")
+	h.eventually("the Replication remembers", func() error {
+		at := h.kubectl("get", "replication", "-n", h.namespace, "all", "-o", "jsonpath={.status.deletions.discardedThrough.sequence}")
+		return differ(fmt.Sprint(held.Status.Position.Sequence), strings.TrimSpace(at))
+	})
+	h.append(h.settings(ns, "c5", "2"))
+	if n := run("third").Status.Counts; n.Held != 0 || n.Deleted != 0 || n.Changed != 1 {
+		t.Errorf("the next run has counts %+v", n)
+	}
+	again := h.settings(ns, "c0", "3")
+	h.append(again, h.gone(again))
+	if n := run("fourth").Status.Counts; n.Held != 1 {
+		t.Errorf("what the source deletes anew is not offered: %+v", n)
+	}
+	if got := len(h.values(ns)); got != 6 {
+		t.Errorf("%d copies are there, want all 6", got)
+	}
+}
+
 // TestReplayOfAnImportedSnapshot starts a destination from a file alone: its source and its log are gone.
 func TestReplayOfAnImportedSnapshot(t *testing.T) {
 	h := openHouse(t)
@@ -313,4 +361,32 @@ func TestReplayOfAnImportedSnapshot(t *testing.T) {
 	if uint64(rep.Status.Position.Sequence) != imported.Position.Seq || rep.Status.Counts.Created != 3 {
 		t.Errorf("status: %+v", rep.Status)
 	}
+}
+
+// TestResultsOfDeletedReplaysGo deletes a Replay while nobody watches.
+func TestResultsOfDeletedReplaysGo(t *testing.T) {
+	h := openHouse(t)
+	ns := h.namespace + "-shop"
+	h.append(h.source(ns), h.settings(ns, "c", "1"))
+	uids := map[string]string{}
+	for _, name := range []string{"kept", "gone"} {
+		h.make("Replay", name, fmt.Sprintf("{template: {source: {site: prod}, namespaces: {names: [%s]}, namespaceMapping: {suffix: -%s}}}", ns, name))
+		rep := h.ends(name, v1alpha1.ReplayComplete)
+		uids[name] = string(rep.UID)
+	}
+	runs := func(want ...string) error {
+		got, err := h.engine.Results.Runs(h.Context())
+		slices.Sort(want)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			return fmt.Errorf("%w: runs with results (-want +got)\n%s", err, diff)
+		}
+		return nil
+	}
+	if err := runs(uids["kept"], uids["gone"]); err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+	h.kubectl("delete", "replay", "-n", h.namespace, "gone")
+	h.begin()
+	h.eventually("its results are gone", func() error { return runs(uids["kept"]) })
 }

@@ -22,6 +22,8 @@ type Replayer interface {
 	Replay(w ReplayWish) (ReplayRun, error)
 	// ForgetReplay drops the results of a Replay that is no more. It may be repeated.
 	ForgetReplay(ctx context.Context, uid types.UID) error
+	// SweepReplays drops the results of all Replays that exist denies. It may be repeated.
+	SweepReplays(ctx context.Context, exists func(uid types.UID) bool) error
 }
 
 // ReplayWish is what the run of a Replay is made from.
@@ -37,6 +39,8 @@ type ReplayWish struct {
 	Rules *transform.Set
 	// At is the moment that it goes up to.
 	At pipeline.Moment
+	// Discarded is the place in the history up to which deletions are not to be made any more.
+	Discarded pipeline.Position
 	// DryRun writes nothing; Prune deletes; Approved lets every deletion pass.
 	DryRun, Prune, Approved bool
 	// Guard is that of the Replay, nil for that of Spec.

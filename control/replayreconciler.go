@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -133,6 +134,9 @@ func (r *replayReconciler) prepare(ctx context.Context, rep *v1alpha1.Replay) (R
 			return w, nil, fmt.Errorf("read replication %q: %w", w.Owner, err)
 		}
 		w.Spec = *repl.Spec.DeepCopy()
+		if d := repl.Status.Deletions; d != nil && d.DiscardedThrough != nil && metav1.IsControlledBy(rep, repl) {
+			w.Discarded = positionOf(d.DiscardedThrough)
+		}
 		if why := r.inTheWay(ctx, rep, repl); why != nil && !w.DryRun {
 			return w, why, nil
 		}
@@ -285,6 +289,16 @@ func (r *replayReconciler) expire(ctx context.Context, rep *v1alpha1.Replay) (re
 		return reconcile.Result{}, fmt.Errorf("delete replay %q: %w", client.ObjectKeyFromObject(rep), err)
 	}
 	return reconcile.Result{}, nil
+}
+
+// exists reports whether there is a Replay with the UID, or if that cannot be known.
+func (r *replayReconciler) exists(uid types.UID) bool {
+	var all v1alpha1.ReplayList
+	// From the cache: it neither waits nor fails once it has synced.
+	if err := r.client.List(context.Background(), &all); err != nil {
+		return true
+	}
+	return slices.ContainsFunc(all.Items, func(rep v1alpha1.Replay) bool { return rep.UID == uid })
 }
 
 // gone ends what is left of a Replay that is no more.

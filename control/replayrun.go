@@ -140,6 +140,26 @@ func (e *Replays) ForgetReplay(ctx context.Context, uid types.UID) error {
 	return e.Results.Remove(ctx, string(uid))
 }
 
+// SweepReplays implements Replayer.
+func (e *Replays) SweepReplays(ctx context.Context, exists func(uid types.UID) bool) error {
+	if e.Results == nil {
+		return nil
+	}
+	runs, err := e.Results.Runs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, run := range runs {
+		if exists(types.UID(run)) {
+			continue
+		}
+		if err := e.Results.Remove(ctx, run); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // replaying is the run of a Replay.
 type replaying struct {
 	wish    ReplayWish
@@ -339,6 +359,9 @@ func (r *replaying) deletions(ctx context.Context, tombstones map[pipeline.Ref]p
 	clear(tombstones)
 	for _, rec := range extra {
 		if tombstone, ok := former[rec.Ref]; ok {
+			if tombstone.Position.Compare(r.wish.Discarded) <= 0 {
+				continue // somebody has had the copy kept
+			}
 			tombstone.Position = rec.Position
 			rec = tombstone
 		}

@@ -129,6 +129,7 @@ func summarize(next *v1alpha1.ReplicationStatus, spec v1alpha1.ReplicationSpec, 
 		v1alpha1.ReplayFailed:   int(valueOr(spec.FailedRunsHistoryLimit, defaultFailedRuns)),
 	}
 	for i, run := range ended {
+		keepDiscarded(next, run)
 		if i == 0 {
 			next.Runs.Last = summaryOf(run)
 			if p := run.Status.Position; p != nil && run.Status.Phase == v1alpha1.ReplayComplete {
@@ -143,6 +144,21 @@ func summarize(next *v1alpha1.ReplicationStatus, spec v1alpha1.ReplicationSpec, 
 		}
 	}
 	return remove
+}
+
+// keepDiscarded remembers that somebody had copies kept whose deletion a run held back, so that the next runs do not offer
+// it again.
+func keepDiscarded(next *v1alpha1.ReplicationStatus, run *v1alpha1.Replay) {
+	d, at := run.Status.Deletions, run.Status.Position
+	if d == nil || d.Discarded == "" || d.Held > 0 || at == nil {
+		return
+	}
+	if next.Deletions == nil {
+		next.Deletions = &v1alpha1.DeletionsStatus{}
+	}
+	if former := next.Deletions.DiscardedThrough; former == nil || positionOf(former).Compare(positionOf(at)) < 0 {
+		next.Deletions.DiscardedThrough = at.DeepCopy()
+	}
 }
 
 func timeOf(t *metav1.Time) time.Time {

@@ -35,6 +35,8 @@ type Results interface {
 	// List yields the results of a run in the order in which they were added, so a Ref may come
 	// again. A run that is not known has none. The sequence ends after the first error.
 	List(ctx context.Context, run string) iter.Seq2[ObjectResult, error]
+	// Runs returns the runs of which there are results, sorted.
+	Runs(ctx context.Context) ([]string, error)
 	// Remove drops the results of a run. Removing none is no error.
 	Remove(ctx context.Context, run string) error
 }

@@ -221,6 +221,9 @@ func (k *keptResults) List(context.Context, string) iter.Seq2[pipeline.ObjectRes
 	return func(func(pipeline.ObjectResult, error) bool) {}
 }
 
+// Runs implements pipeline.Results.
+func (k *keptResults) Runs(context.Context) ([]string, error) { return nil, nil }
+
 // Remove implements pipeline.Results.
 func (k *keptResults) Remove(context.Context, string) error { return nil }
 

@@ -50,6 +50,23 @@ func (r results) List(ctx context.Context, run string) iter.Seq2[pipeline.Object
 	}
 }
 
+// Runs implements pipeline.Results.
+func (r results) Runs(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("list the runs with results: %w", err)
+	}
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	var runs []string
+	for key, all := range r.log.results {
+		if key.dest == r.dest && len(all) > 0 {
+			runs = append(runs, key.run)
+		}
+	}
+	slices.Sort(runs)
+	return runs, nil
+}
+
 // Remove implements pipeline.Results.
 func (r results) Remove(ctx context.Context, run string) error {
 	if err := ctx.Err(); err != nil {

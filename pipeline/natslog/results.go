@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -142,6 +144,35 @@ func eachResult(data []byte, yield func(pipeline.ObjectResult, error) bool) erro
 		}
 	}
 	return nil
+}
+
+// Runs implements pipeline.Results.
+func (r *Results) Runs(ctx context.Context) ([]string, error) {
+	var runs []string
+	err := r.conn.do(ctx, func(ctx context.Context) error {
+		runs = nil
+		stream, err := r.conn.js.Stream(ctx, r.stream)
+		if err != nil {
+			return err
+		}
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(r.prefix+".*"))
+		if err != nil {
+			return err
+		}
+		for subject := range info.State.Subjects {
+			run, err := pipeline.UnescapeToken(strings.TrimPrefix(subject, r.prefix+"."))
+			if err != nil {
+				return err
+			}
+			runs = append(runs, run)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the runs with results: %w", explainAPI(err))
+	}
+	slices.Sort(runs)
+	return runs, nil
 }
 
 // Remove implements pipeline.Results.

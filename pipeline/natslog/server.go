@@ -68,6 +68,9 @@ func StartServer(ctx context.Context, cfg ServerConfig) (_ *Server, err error) {
 	if s.maxStore, err = inspectStore(cfg); err != nil {
 		return nil, err
 	}
+	if err := mendStore(cfg.StoreDir, cfg.Log); err != nil {
+		return nil, err
+	}
 	if s.owner, err = nkeys.CreateUser(); err != nil {
 		return nil, err
 	}

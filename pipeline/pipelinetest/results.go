@@ -76,11 +76,24 @@ func TestResults(t *testing.T, open func(t testing.TB, dest string) pipeline.Res
 		}
 		break
 	}
+	runs := func(r pipeline.Results, want ...string) {
+		t.Helper()
+		got, err := r.Runs(ctx)
+		if err != nil {
+			t.Fatalf("list runs: %v", err)
+		}
+		if diff := gocmp.Diff(want, got); diff != "" {
+			t.Errorf("runs (-want +got)\n%s", diff)
+		}
+	}
+	runs(r, "a", "b.with/odd name", "many")
+	runs(open(t, "other"))
 	for range 2 {
 		if err := r.Remove(ctx, "a"); err != nil {
 			t.Fatal(err)
 		}
 	}
+	runs(r, "b.with/odd name", "many")
 	want("after they were removed", nil, list(r, "a"))
 	want("of a run that was not", second, list(r, "b.with/odd name"))
 }
