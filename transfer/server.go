@@ -35,7 +35,8 @@ type Server struct {
 
 	leases  map[string]lease // by session
 	answers map[string]Answer
-	over    map[string]bool // sessions that were said to be over
+	floors  map[string]floor // by transfer
+	over    map[string]bool  // sessions that were said to be over
 	began   time.Time
 	looked  time.Time // when what is left over was looked for last
 	silent  bool      // nobody could be asked
@@ -47,11 +48,19 @@ type lease struct {
 	until time.Time
 }
 
+// floor is the lowest epoch of a transfer that means anything, once a wish for it was heard. What is wished in a lower one comes late.
+type floor struct {
+	epoch uint64
+	until time.Time
+}
+
 const (
 	// askEvery is the time between two questions.
 	askEvery = 2 * time.Second
 	// leaseTime is how long a wish stands that is not heard again; as long after a start nothing is taken for left over.
 	leaseTime = time.Minute
+	// floorTime is how long late wishes may come.
+	floorTime = 5 * leaseTime
 	// lookEvery is how often what is left over is looked for while nothing is wished.
 	lookEvery = time.Minute
 )
@@ -63,7 +72,7 @@ var namespaces = kube.Kind{
 // Run serves until ctx ends. It is called once, by one process of those that share a source. What was made stays then, for
 // whoever runs next, until its session has expired.
 func (s *Server) Run(ctx context.Context) error {
-	s.leases, s.answers, s.began = map[string]lease{}, map[string]Answer{}, time.Now()
+	s.begin()
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
 	for {
@@ -74,6 +83,10 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+func (s *Server) begin() {
+	s.leases, s.answers, s.floors, s.began = map[string]lease{}, map[string]Answer{}, map[string]floor{}, time.Now()
 }
 
 // turn asks, serves and cleans up once.
@@ -89,7 +102,12 @@ func (s *Server) turn(ctx context.Context) {
 	for id, l := range s.leases {
 		if now.After(l.until) || now.After(l.wish.Session.Expires) {
 			delete(s.leases, id)
-			delete(s.answers, id)
+			s.looked = time.Time{}
+		}
+	}
+	for transfer, f := range s.floors {
+		if now.After(f.until) {
+			delete(s.floors, transfer)
 		}
 	}
 	live := s.live()
@@ -139,31 +157,41 @@ func (s *Server) ask(ctx context.Context) error {
 			continue
 		}
 		for _, id := range r.Over {
-			delete(s.leases, id)
+			if l, ok := s.leases[id]; ok {
+				s.raise(l.wish.Transfer, l.wish.Session.Epoch+1, now)
+				delete(s.leases, id)
+			}
 			if over[id] = true; !s.over[id] {
 				s.looked = time.Time{} // what it leaves is removed at once
 			}
 		}
 		for _, w := range r.Wishes {
 			if site, _, _, ok := w.parts(); ok && site == s.Site && now.Before(w.Session.Expires) && w.Session.Expires.Before(now.Add(maxSession)) {
-				s.leases[w.Session.ID] = lease{w, now.Add(leaseTime)}
+				if s.raise(w.Transfer, w.Session.Epoch, now) {
+					s.leases[w.Session.ID] = lease{w, now.Add(leaseTime)}
+				}
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// live are the wishes that stand, of each transfer that of the highest epoch.
+// raise has no epoch of a transfer below this one mean anything, and reports whether this one does.
+func (s *Server) raise(transfer string, epoch uint64, now time.Time) bool {
+	f := s.floors[transfer]
+	s.floors[transfer] = floor{max(f.epoch, epoch), now.Add(floorTime)}
+	return epoch >= f.epoch
+}
+
+// live are the wishes that stand: those of each transfer's highest epoch.
 func (s *Server) live() map[string]Wish {
-	newest := map[string]Wish{}
-	for _, l := range s.leases {
-		if w, ok := newest[l.wish.Transfer]; !ok || w.Session.Epoch < l.wish.Session.Epoch {
-			newest[l.wish.Transfer] = l.wish
-		}
-	}
 	live := map[string]Wish{}
-	for _, w := range newest {
-		live[w.Session.ID] = w
+	for id, l := range s.leases {
+		if l.wish.Session.Epoch < s.floors[l.wish.Transfer].epoch {
+			delete(s.leases, id)
+			continue
+		}
+		live[id] = l.wish
 	}
 	for id := range s.answers {
 		if _, ok := live[id]; !ok {

@@ -1,7 +1,10 @@
 package transfer
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -90,14 +93,45 @@ func TestBoard(t *testing.T) {
 	})
 }
 
-func TestLeaseIsOfTheHighestEpoch(t *testing.T) {
-	s := &Server{leases: map[string]lease{}, answers: map[string]Answer{"gone": {}}}
-	for _, w := range []Wish{wish("a", 1), wish("a", 3), wish("a", 2), wish("b", 1)} {
-		s.leases[w.Session.ID] = lease{wish: w}
-	}
-	got := s.live()
-	if len(got) != 2 || got[sessionID("a", 3)].Session.Epoch != 3 || got[sessionID("b", 1)].Transfer != "b" || len(s.answers) != 0 {
-		t.Errorf("live are %v, answers %v", got, s.answers)
+// TestLeases has a source hear wishes early, late and again: of each transfer the highest epoch counts, and what is over or was
+// outrun does not come back.
+func TestLeases(t *testing.T) {
+	var says reply
+	s := &Server{Site: "prod", Ask: func(context.Context, []byte) ([][]byte, error) {
+		says.Version = wireVersion
+		text, err := json.Marshal(says)
+		return [][]byte{text}, err
+	}}
+	s.begin()
+	foreign := wish("c", 1)
+	foreign.Session.Claim = "other/shop/db"
+	expired := wish("d", 1)
+	expired.Session.Expires = time.Now().Add(-time.Second)
+	for _, step := range []struct {
+		name string
+		says reply
+		want []string
+	}{
+		{"First", reply{Wishes: []Wish{wish("a", 1), wish("b", 1), foreign, expired}}, []string{"a1", "b1"}},
+		{"Missed", reply{}, []string{"a1", "b1"}},
+		{"Next", reply{Wishes: []Wish{wish("a", 2), wish("a", 1)}}, []string{"a2", "b1"}},
+		{"Late", reply{Wishes: []Wish{wish("a", 1)}}, []string{"a2", "b1"}},
+		{"Over", reply{Over: []string{sessionID("a", 2)}}, []string{"b1"}},
+		{"LateAgain", reply{Wishes: []Wish{wish("a", 1), wish("a", 2)}}, []string{"b1"}},
+		{"Anew", reply{Wishes: []Wish{wish("a", 3)}}, []string{"a3", "b1"}},
+	} {
+		says = step.says
+		if err := s.ask(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, w := range s.live() {
+			got = append(got, fmt.Sprint(w.Transfer, w.Session.Epoch))
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(step.want, got); diff != "" {
+			t.Errorf("%s: live (-want +got)\n%s", step.name, diff)
+		}
 	}
 }
 
