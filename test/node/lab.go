@@ -61,7 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{cfg: cfg, lock: lock}
-	if err := l.sweep(); err != nil {
+	if err := l.sweep(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("remove what an earlier run left: %w", err), lock.Close())
 	}
 	if l.dir, err = os.MkdirTemp(cfg.Dir, prefix); err != nil {
@@ -130,14 +130,14 @@ func (l *Lab) Close() error {
 	for _, c := range l.clusters {
 		errs = append(errs, c.close())
 	}
-	errs = append(errs, l.sweep(), l.lock.Close())
+	errs = append(errs, l.sweep(context.Background()), l.lock.Close())
 	l.clusters, l.lock = nil, nil
 	return errors.Join(errs...)
 }
 
 // sweep removes the cables, cgroups and directories of all labs. As there is one lab at a time
 // and its processes end with it, nothing uses them.
-func (l *Lab) sweep() error {
+func (l *Lab) sweep(ctx context.Context) error {
 	dirs, err := filepath.Glob(filepath.Join(l.cfg.Dir, prefix+"*", machineDir+"*"))
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func (l *Lab) sweep() error {
 	if err != nil {
 		return err
 	}
-	errs := []error{removeCables()}
+	errs := []error{removeCables(ctx)}
 	for _, dir := range dirs {
 		errs = append(errs, removeCgroups(cgroupOf(dir)))
 	}

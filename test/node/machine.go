@@ -101,7 +101,7 @@ echo 1 >/proc/sys/net/ipv4/ip_forward`, "sh", m.dir, m.address.String())
 
 // removeCables removes this machine's ends of the cables to machines. They go with the
 // machines, but not before the last of their connections has been given up.
-func removeCables() error {
+func removeCables(ctx context.Context) error {
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return fmt.Errorf("look for cables: %w", err)
@@ -115,7 +115,7 @@ func removeCables() error {
 			if _, err := net.InterfaceByName(i.Name); err != nil {
 				return nil //nolint:nilerr // it is gone by itself
 			}
-			return run(context.Background(), "ip", "link", "delete", i.Name)
+			return run(ctx, "ip", "link", "delete", i.Name)
 		}))
 	}
 	return errors.Join(errs...)
