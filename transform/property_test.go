@@ -130,65 +130,68 @@ func mutate(t *rapid.T, v any, depth int) any {
 
 // TestMatchingByTheIndex holds the index, which looks at bytes, against asking
 // every rule about the decoded object.
-func TestMatchingByTheIndex(t *testing.T) {
+func TestMatchingByTheIndex(t *testing.T) { rapid.Check(t, matchingByTheIndex) }
+
+// FuzzMatch is the same, led by what it covers.
+func FuzzMatch(f *testing.F) { f.Fuzz(rapid.MakeFuzz(matchingByTheIndex)) }
+
+func matchingByTheIndex(t *rapid.T) {
 	words := rapid.SampledFrom([]string{"", "a", "b", "ab", "abc", "a-b"})
 	globs := rapid.SampledFrom([]string{"", "*", "a", "a*", "*b", "?", "a?c", "a*c", "??*", "b"})
 	kinds := rapid.SampledFrom([]string{"*", "a", "*/*", "a/b", "a/*", "*/a", "b/ab", "?/a"})
 	values := rapid.MapOfN(words, globs, 0, 2)
-	rapid.Check(t, func(t *rapid.T) {
-		var rules []Rule
-		for i := range rapid.IntRange(0, 8).Draw(t, "rules") {
-			rules = append(rules, Rule{
-				Name: fmt.Sprint(i), JQ: ".", Order: rapid.IntRange(0, 2).Draw(t, "order"),
-				Match: Match{
-					Kinds: rapid.SliceOfN(kinds, 0, 2).Draw(t, "kinds"), Namespaces: rapid.SliceOfN(globs, 0, 2).Draw(t, "namespaces"),
-					Names: rapid.SliceOfN(globs, 0, 2).Draw(t, "names"), Labels: values.Draw(t, "labels"), Annotations: values.Draw(t, "annotations"),
-				},
-			})
-		}
-		set := &Set{limits: Limits{}.withDefaults(), patterns: &patterns{known: map[string]*pattern{}}}
-		for i := range rules {
-			set.rules = append(set.rules, compiled{Rule: rules[i], matcher: newMatcher(&rules[i].Match)})
-		}
-		slices.SortStableFunc(set.rules, func(a, b compiled) int { return a.Order - b.Order })
-		meta := map[string]any{"name": words.Draw(t, "name")}
-		for _, field := range []string{"labels", "annotations"} {
-			if rapid.Bool().Draw(t, field) {
-				m := map[string]any{}
-				for k, v := range rapid.MapOfN(words, words, 0, 3).Draw(t, field) {
-					m[k] = v
-				}
-				meta[field] = m
+	var rules []Rule
+	for i := range rapid.IntRange(0, 8).Draw(t, "rules") {
+		rules = append(rules, Rule{
+			Name: fmt.Sprint(i), JQ: ".", Order: rapid.IntRange(0, 2).Draw(t, "order"),
+			Match: Match{
+				Kinds: rapid.SliceOfN(kinds, 0, 2).Draw(t, "kinds"), Namespaces: rapid.SliceOfN(globs, 0, 2).Draw(t, "namespaces"),
+				Names: rapid.SliceOfN(globs, 0, 2).Draw(t, "names"), Labels: values.Draw(t, "labels"), Annotations: values.Draw(t, "annotations"),
+			},
+		})
+	}
+	set := &Set{limits: Limits{}.withDefaults(), patterns: &patterns{known: map[string]*pattern{}}}
+	for i := range rules {
+		set.rules = append(set.rules, compiled{Rule: rules[i], matcher: newMatcher(&rules[i].Match)})
+	}
+	slices.SortStableFunc(set.rules, func(a, b compiled) int { return a.Order - b.Order })
+	meta := map[string]any{"name": words.Draw(t, "name")}
+	for _, field := range []string{"labels", "annotations"} {
+		if rapid.Bool().Draw(t, field) {
+			m := map[string]any{}
+			for k, v := range rapid.MapOfN(words, words, 0, 3).Draw(t, field) {
+				m[k] = v
 			}
+			meta[field] = m
 		}
-		if ns := words.Draw(t, "namespace"); ns != "" {
-			meta["namespace"] = ns
+	}
+	if ns := words.Draw(t, "namespace"); ns != "" {
+		meta["namespace"] = ns
+	}
+	body, err := encode(map[string]any{"kind": "X", "metadata": meta, "spec": map[string]any{"metadata": map[string]any{"name": "wrong"}}}, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind := pipeline.GroupResource{Group: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "group"), Resource: rapid.SampledFrom([]string{"a", "b", "ab"}).Draw(t, "resource")}
+	f := facts{kind: kind, body: body}
+	var got []string
+	x := set.index(kind)
+	for at := x.next(set.rules, &f, 0); at >= 0; at = x.next(set.rules, &f, at+1) {
+		got = append(got, set.rules[at].Name)
+	}
+	var want []string
+	for _, r := range set.rules {
+		naive := naiveMatch(r.Match, kind, meta)
+		if naive {
+			want = append(want, r.Name)
 		}
-		body, err := encode(map[string]any{"kind": "X", "metadata": meta, "spec": map[string]any{"metadata": map[string]any{"name": "wrong"}}}, 1<<20)
-		if err != nil {
-			t.Fatal(err)
+		if why := r.Match.why(kind, &f); (why == "") != naive {
+			t.Fatalf("rule %s: the explanation says %q", r.Name, why)
 		}
-		kind := pipeline.GroupResource{Group: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "group"), Resource: rapid.SampledFrom([]string{"a", "b", "ab"}).Draw(t, "resource")}
-		f := facts{kind: kind, body: body}
-		var got []string
-		x := set.index(kind)
-		for at := x.next(set.rules, &f, 0); at >= 0; at = x.next(set.rules, &f, at+1) {
-			got = append(got, set.rules[at].Name)
-		}
-		var want []string
-		for _, r := range set.rules {
-			naive := naiveMatch(r.Match, kind, meta)
-			if naive {
-				want = append(want, r.Name)
-			}
-			if why := r.Match.why(kind, &f); (why == "") != naive {
-				t.Fatalf("rule %s: the explanation says %q", r.Name, why)
-			}
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Fatalf("matching rules (-naive +index):\n%s", diff)
-		}
-	})
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("matching rules (-naive +index):\n%s", diff)
+	}
 }
 
 // naiveMatch is the meaning of Match in few words.

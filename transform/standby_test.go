@@ -187,6 +187,8 @@ func TestEveryKindSleepsByItsPart(t *testing.T) {
 	idle := []string{"hpa-v1.yaml", "service.yaml", "service-headless.yaml", "service-external.yaml", "service-nodeport.yaml"}
 	used := map[string]bool{}
 	all := compileRules(t, transform.Standby{}.Rules())
+	alone := keepers(t, transform.Standby{})
+	besides := keepers(t, transform.Standby{ExternalDNS: transform.Keep, Certificates: transform.Keep})
 	for name, o := range sleepers(t) {
 		asleep := one(t, all, o)
 		if sleeps := string(asleep.Body) != string(o.Body); sleeps == slices.Contains(idle, name) {
@@ -196,22 +198,9 @@ func TestEveryKindSleepsByItsPart(t *testing.T) {
 		if slices.Contains(idle, name) {
 			continue
 		}
-		keeping := func(beside transform.Standby) (by []string) {
-			for _, p := range parts {
-				standby := beside
-				if *p.of(&standby) == transform.Keep {
-					continue
-				}
-				*p.of(&standby) = transform.Keep
-				if kept := one(t, compileRules(t, standby.Rules()), o); string(kept.Body) == string(o.Body) {
-					by = append(by, p.name)
-				}
-			}
-			return by
-		}
-		by := keeping(transform.Standby{})
+		by := keptBy(t, alone, o)
 		if len(by) == 0 { // of an entry the name and the certificates are hidden too
-			by = keeping(transform.Standby{ExternalDNS: transform.Keep, Certificates: transform.Keep})
+			by = keptBy(t, besides, o)
 		}
 		if len(by) != 1 {
 			t.Errorf("%s: kept awake by %v, want one part", name, by)
@@ -224,6 +213,31 @@ func TestEveryKindSleepsByItsPart(t *testing.T) {
 			t.Errorf("no object sleeps by the part %s", p.name)
 		}
 	}
+}
+
+// keepers are, by part, the standby with that part switched off besides.
+func keepers(t *testing.T, standby transform.Standby) map[string]*transform.Set {
+	t.Helper()
+	sets := map[string]*transform.Set{}
+	for _, p := range parts {
+		changed := standby
+		if setting := p.of(&changed); *setting != transform.Keep {
+			*setting = transform.Keep
+			sets[p.name] = compileRules(t, changed.Rules())
+		}
+	}
+	return sets
+}
+
+// keptBy names the parts of which one, switched off, leaves the object as it is.
+func keptBy(t *testing.T, keepers map[string]*transform.Set, o transform.Object) (by []string) {
+	t.Helper()
+	for _, part := range sorted(keepers) {
+		if kept := one(t, keepers[part], o); string(kept.Body) == string(o.Body) {
+			by = append(by, part)
+		}
+	}
+	return by
 }
 
 // parts are those of the profile, as spec.standby names them.
