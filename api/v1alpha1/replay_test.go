@@ -2,11 +2,8 @@ package v1alpha1_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,38 +14,13 @@ import (
 func withReplays(t *testing.T) *kubetest.Cluster {
 	t.Helper()
 	c := cluster(t)
-	text, err := os.ReadFile(strings.ReplaceAll(crd, "replications", "replays"))
-	if err != nil {
-		t.Fatalf("%v; run: make generate", err)
-	}
-	if err := c.Apply(string(text)); err != nil {
-		t.Fatal(err)
-	}
-	deadline := time.After(30 * time.Second)
-	for {
-		out, err := c.Kubectl("get", "replays", "-A")
-		if err == nil {
-			return c
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-deadline:
-			t.Fatalf("Replays are not served: %v: %s", err, out)
-		}
-	}
+	serve(t, c, "replays")
+	return c
 }
 
 func createReplay(t *testing.T, c *kubetest.Cluster, name, spec string) error {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "replay.yaml")
-	text := fmt.Sprintf("apiVersion: dr-syncer.io/v1alpha1\nkind: Replay\nmetadata: {name: %s, namespace: default}\nspec: %s\n", name, spec)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := c.Kubectl("apply", "--server-side", "-f", file); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return nil
+	return apply(t, c, fmt.Sprintf("apiVersion: dr-syncer.io/v1alpha1\nkind: Replay\nmetadata: {name: %s, namespace: default}\nspec: %s\n", name, spec))
 }
 
 func TestReplayIsValidated(t *testing.T) {

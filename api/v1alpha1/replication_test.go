@@ -19,27 +19,31 @@ const crd = "../../charts/dr-syncer/crds/dr-syncer.io_replications.yaml"
 func cluster(t *testing.T) *kubetest.Cluster {
 	t.Helper()
 	c := kubetest.Shared(t)
-	text, err := os.ReadFile(crd)
+	serve(t, c, "replications")
+	return c
+}
+
+// serve has an API server serve one of our kinds, by its plural.
+func serve(t *testing.T, c *kubetest.Cluster, plural string) {
+	t.Helper()
+	text, err := os.ReadFile(strings.ReplaceAll(crd, "replications", plural))
 	if err != nil {
 		t.Fatalf("%v; run: make generate", err)
 	}
 	if err := c.Apply(string(text)); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := c.Kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/replications.dr-syncer.io"); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	// Established says that it is served; discovery may take another moment to say so.
-	deadline := time.After(30 * time.Second)
+	// Discovery takes a moment to say that it is served.
+	deadline := time.After(90 * time.Second)
 	for {
-		out, err := c.Kubectl("get", "replications", "-A")
+		out, err := c.Kubectl("get", plural, "-A")
 		if err == nil {
-			return c
+			return
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-deadline:
-			t.Fatalf("the CRD is not served: %v: %s", err, out)
+			t.Fatalf("%s are not served: %v: %s", plural, err, out)
 		}
 	}
 }
@@ -47,8 +51,14 @@ func cluster(t *testing.T) *kubetest.Cluster {
 // create applies the spec and returns what the API server said against it.
 func create(t *testing.T, c *kubetest.Cluster, name, spec string) error {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "replication.yaml")
-	if err := os.WriteFile(file, []byte(manifest(name, spec)), 0o600); err != nil {
+	return apply(t, c, manifest(name, spec))
+}
+
+// apply applies a manifest and returns what the API server said against it.
+func apply(t *testing.T, c *kubetest.Cluster, text string) error {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "manifest.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := c.Kubectl("apply", "--server-side", "-f", file); err != nil {

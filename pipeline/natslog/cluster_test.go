@@ -107,7 +107,6 @@ func (c *cluster) leader(conn *Conn, stream string) int {
 
 // TestConformanceCluster runs on three servers, each record on all of them.
 func TestConformanceCluster(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3)
 	urls := c.url()
 	pipelinetest.TestLog(t, func(t *testing.T) pipelinetest.Harness {
@@ -120,7 +119,6 @@ func TestConformanceCluster(t *testing.T) {
 // TestReplicas makes the streams of a log on servers of every kind: without a
 // wish three hold each of them where there are three, and a wish is obeyed.
 func TestReplicas(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3)
 	conn := testConn(t, ConnectConfig{URL: c.url()})
 	made := func(conn *Conn, name string) int {
@@ -168,7 +166,6 @@ func TestReplicas(t *testing.T) {
 // TestReplicasAreRaised opens a log that one server of three holds, for more: the other two come to hold
 // all of it, what was stored before too, and any of them may be lost.
 func TestReplicasAreRaised(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3)
 	conn := testConn(t, ConnectConfig{URL: c.url()})
 	alone := testOptions()
@@ -250,7 +247,6 @@ func TestReplicasAreRaised(t *testing.T) {
 
 // TestReplicasStayWhereTheyMust opens logs that no more servers can hold: they go on as they are.
 func TestReplicasStayWhereTheyMust(t *testing.T) {
-	t.Parallel()
 	made := func(conn *Conn) int {
 		t.Helper()
 		for range 2 {
@@ -307,7 +303,6 @@ func (c *cluster) clear(conn *Conn) {
 // appends: what was acknowledged is there, once and in order, the writer is not
 // fenced by that, and another writer still fences it.
 func TestClusterLosesItsLeader(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t, 3)
 	conn := testConn(t, ConnectConfig{URL: c.url()})
 	w, err := conn.Writer(t.Context(), "a", testOptions())

@@ -239,7 +239,6 @@ func TestAnswerLostAndGivenUp(t *testing.T) {
 // random: every event is there once and in order, and a follower on an equally
 // bad connection sees the same.
 func TestStormyConnection(t *testing.T) {
-	t.Parallel()
 	const total = 600
 	s := testServer(t, listening)
 	p := newProxy(t, s.URL())
@@ -596,7 +595,8 @@ func TestHistoryDestroyed(t *testing.T) {
 	if _, err := w.Append(t.Context(), []pipeline.Event{numbered(2)}); !errors.Is(err, pipeline.ErrFenced) {
 		t.Errorf("append to the old history: %v", err)
 	}
-	if _, err := sub.Next(t.Context()); !errors.Is(err, pipeline.ErrEpochEnded) {
+	// It has looked for its epoch before there was the new one, or after.
+	if _, err := sub.Next(t.Context()); !errors.Is(err, pipeline.ErrEpochEnded) && !errors.Is(err, pipeline.ErrNoHistory) {
 		t.Errorf("following the old history: %v", err)
 	}
 }

@@ -102,7 +102,6 @@ func checkNumbered(t testing.TB, c *Conn, least uint64) {
 // TestKilledServer kills the process of an embedded server amid appends, again
 // and again: what was acknowledged is there, in order, once.
 func TestKilledServer(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	var acked uint64
 	for round := range 4 {

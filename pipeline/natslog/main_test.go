@@ -21,9 +21,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(helperStore); dir != "" {
 		os.Exit(helperMain(dir))
 	}
-	// The tests wait for servers that look for each other every so often, more than they compute.
-	// The flag -parallel says otherwise.
-	if err := flag.Set("test.parallel", "6"); err != nil {
+	// Most tests wait for servers that look for each other every so often, more than they compute: those
+	// are parallel, and so few that the servers' own time limits hold. The flag -parallel says otherwise.
+	if err := flag.Set("test.parallel", "3"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

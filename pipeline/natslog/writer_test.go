@@ -80,7 +80,6 @@ func TestWritersRace(t *testing.T) {
 
 // TestLargeBatches appends as much at once as a collector may.
 func TestLargeBatches(t *testing.T) {
-	t.Parallel()
 	small := func(o *natsserver.Options) { o.MaxPayload = 64 << 10 }
 	cases := map[string]struct {
 		conn        func(t *testing.T) *Conn

@@ -36,7 +36,7 @@ type Harness struct {
 }
 
 // Timeout bounds every wait of the suite.
-const Timeout = 30 * time.Second
+const Timeout = 2 * time.Minute
 
 // TestLog runs the conformance suite. open is called once per case.
 func TestLog(t *testing.T, open func(t *testing.T) Harness) {
