@@ -31,6 +31,7 @@ type options struct {
 	deadLetters natslog.DeadLetterOptions
 	server      natslog.ServerConfig
 	retention   replay.RetentionConfig
+	snapshots   natslog.SnapshotOptions
 	listen      string
 	linkListen  string
 	usersFile   string
@@ -58,7 +59,7 @@ func defaultOptions() options {
 	o := options{
 		app: app.DefaultOptions(), namespace: "dr-syncer",
 		deadLetters: natslog.DefaultDeadLetterOptions(), server: natslog.DefaultServerConfig(), listen: defaultListen,
-		retention: replay.DefaultRetention(), caps: transfer.Caps{Total: defaultTransfers, PerNode: defaultPerNode},
+		retention: replay.DefaultRetention(), snapshots: natslog.DefaultSnapshotOptions(), caps: transfer.Caps{Total: defaultTransfers, PerNode: defaultPerNode},
 	}
 	o.server.StoreDir = defaultStoreDir
 	if text, err := os.ReadFile(serviceAccountNamespace); err == nil {
@@ -79,7 +80,7 @@ func (o *options) registerFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.deadLetters.MaxAge, "dead-letters-max-age", o.deadLetters.MaxAge, "age at which a dead letter that nobody cared for goes")
 	fs.IntVar(&o.deadLetters.Replicas, "dead-letters-replicas", o.deadLetters.Replicas, "servers of a NATS cluster that hold each dead letter: 1, 3 or 5; 0 is 3 if the cluster has as many when the stream is made, else 1")
 
-	app.RegisterRetention(fs, &o.retention)
+	app.RegisterRetention(fs, &o.retention, &o.snapshots)
 	app.RegisterStore(fs, &o.server)
 	fs.StringVar(&o.linkListen, "link-listen", o.linkListen, "address at which collectors that hold their log themselves (--link-url) have it copied to here; empty for none")
 	fs.StringVar(&o.listen, "nats-listen", o.listen, "address at which collectors reach the embedded log; empty for none")
@@ -124,6 +125,9 @@ func (o *options) validate(set func(flag string) bool) error {
 	}
 	if err := o.retention.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("keeping history: %w", err))
+	}
+	if err := o.snapshots.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("--snapshots-max-bytes: %w", err))
 	}
 	errs = append(errs, o.movers.Validate())
 	if o.caps.Total < 0 || o.caps.PerNode < 0 || o.caps.PerClass < 0 {

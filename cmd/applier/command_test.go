@@ -60,6 +60,7 @@ func TestBadFlags(t *testing.T) {
 		"LinkAndURL":     {[]string{"--nats-url=nats://x:4222", "--link-listen=127.0.0.1:7422"}, "--link-listen is for the embedded log"},
 		"HalfTLS":        {[]string{"--nats-tls-cert=x"}, "TLS needs both"},
 		"URL":            {[]string{"--nats-url=http://x"}, "does not start with nats://"},
+		"SmallSnapshots": {[]string{"--snapshots-max-bytes=1"}, "--snapshots-max-bytes: 1 bytes are too few"},
 		"TwoLogs":        {[]string{"--nats-url=nats://x:4222", "--store-dir=" + dir}, "--store-dir is for the embedded log"},
 		"NoLog":          {[]string{"--nats-creds=x"}, "--nats-creds is for a log elsewhere"},
 		"Kubeconfig":     {[]string{"--kubeconfig=" + filepath.Join(dir, "none")}, filepath.Join(dir, "none")},

@@ -101,7 +101,7 @@ func (p *program) applying() []app.Unit {
 func (p *program) past(site string) *replay.Past {
 	return &replay.Past{
 		Site: site, History: p.conn.History(site), Archive: p.conn.Archive(site),
-		Snapshots: p.conn.Snapshots(site, natslog.DefaultSnapshotOptions()),
+		Snapshots: p.conn.Snapshots(site, p.options.snapshots),
 	}
 }
 

@@ -34,6 +34,7 @@ type options struct {
 	link      natslog.Link
 	server    natslog.ServerConfig
 	retention replay.RetentionConfig
+	snapshots natslog.SnapshotOptions
 	plainLink bool
 	// movers serve the data of volumes.
 	movers           app.MoverOptions
@@ -54,7 +55,7 @@ func defaultOptions() options {
 	o := options{
 		app: app.DefaultOptions(), kube: kube.Settings{QPS: defaultQPS, Burst: defaultBurst},
 		streams: natslog.DefaultStreamOptions(), server: natslog.DefaultServerConfig(), namespace: "dr-syncer", sourceRules: true,
-		retention: replay.DefaultRetention(),
+		retention: replay.DefaultRetention(), snapshots: natslog.DefaultSnapshotOptions(),
 	}
 	o.server.StoreDir = defaultStoreDir
 	if text, err := os.ReadFile(serviceAccountNamespace); err == nil {

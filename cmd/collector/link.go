@@ -33,7 +33,7 @@ func (o *options) registerLink(fs *pflag.FlagSet) {
 	fs.StringVar(&o.link.KeyFile, "link-key", o.link.KeyFile, "file with the client certificate's key")
 	fs.BoolVar(&o.plainLink, "link-no-tls", o.plainLink, "send what is replicated, Secrets too, over the link as it is: for a network that encrypts")
 	app.RegisterStore(fs, &o.server)
-	app.RegisterRetention(fs, &o.retention)
+	app.RegisterRetention(fs, &o.retention, &o.snapshots)
 }
 
 // embedded reports whether the log is held here.
@@ -65,6 +65,9 @@ func (o *options) validateLog(set func(flag string) bool) error {
 		if err := o.retention.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("keeping history: %w", err))
 		}
+		if err := o.snapshots.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("--snapshots-max-bytes: %w", err))
+		}
 		if o.streams.Replicas > 1 {
 			errs = append(errs, errors.New("--history-replicas is for a NATS cluster: an embedded log is one server"))
 		}
@@ -88,7 +91,7 @@ func (p *program) retain(ctx context.Context) error {
 		Past: func(site string) *replay.Past {
 			return &replay.Past{
 				Site: site, History: p.conn.History(site), Archive: p.conn.Archive(site),
-				Snapshots: p.conn.Snapshots(site, natslog.DefaultSnapshotOptions()),
+				Snapshots: p.conn.Snapshots(site, p.options.snapshots),
 			}
 		},
 	}

@@ -51,15 +51,16 @@ func RegisterStore(fs *pflag.FlagSet, c *natslog.ServerConfig) {
 }
 
 // RetentionFlags are the flags of RegisterRetention.
-var RetentionFlags = []string{"history-window", "snapshot-every", "snapshot-events", "snapshots-keep", "snapshots-max-age"}
+var RetentionFlags = []string{"history-window", "snapshot-every", "snapshot-events", "snapshots-keep", "snapshots-max-age", "snapshots-max-bytes"}
 
-// RegisterRetention makes flags of how far back a site can be read.
-func RegisterRetention(fs *pflag.FlagSet, c *replay.RetentionConfig) {
+// RegisterRetention makes flags of how far back a site can be read, and of the store that this takes.
+func RegisterRetention(fs *pflag.FlagSet, c *replay.RetentionConfig, store *natslog.SnapshotOptions) {
 	fs.DurationVar(&c.Window, "history-window", c.Window, "how far back every moment of a source can be read; nothing that this needs is let go")
 	fs.DurationVar(&c.Every, "snapshot-every", c.Every, "how often a snapshot of each source is made at least")
 	fs.Uint64Var(&c.Events, "snapshot-events", c.Events, "events of a source after which a snapshot is made before that, of one with fewer objects after as many as it has, but 10,000 at least; bounds what going back reads")
 	fs.IntVar(&c.Count, "snapshots-keep", c.Count, "snapshots of a source that are kept at most, beside those kept by hand")
 	fs.DurationVar(&c.MaxAge, "snapshots-max-age", c.MaxAge, "age at which a snapshot that --history-window does not need goes")
+	fs.Int64Var(&store.MaxBytes, "snapshots-max-bytes", store.MaxBytes, "size of the snapshots of all sources together; when it is reached no more are made and no history is let go for them; raised, never lowered")
 }
 
 // InformLinks has readiness say how the links of an embedded log are, at either end. A link that is

@@ -22,8 +22,8 @@ import (
 	"github.com/dr-syncer/dr-syncer/telemetry"
 )
 
-// SnapshotOptions are the limits of the store of snapshots. They count when it is
-// made: by the first snapshot of any site.
+// SnapshotOptions are the limits of the store of snapshots. It is made by the first
+// snapshot of any site; a later one raises what is lower there, and lowers nothing.
 type SnapshotOptions struct {
 	// MaxBytes bounds all sites' snapshots together. At the limit making one fails.
 	MaxBytes int64
@@ -34,6 +34,17 @@ type SnapshotOptions struct {
 // DefaultSnapshotOptions suit one embedded server beside DefaultStreamOptions.
 func DefaultSnapshotOptions() SnapshotOptions {
 	return SnapshotOptions{MaxBytes: 1 << 30}
+}
+
+// minSnapshotBytes holds a snapshot of any site in two pieces; less is a mistake.
+const minSnapshotBytes = 1 << 20
+
+// Validate says what is wrong.
+func (o SnapshotOptions) Validate() error {
+	if o.MaxBytes < minSnapshotBytes {
+		return fmt.Errorf("%d bytes are too few for the store of snapshots: give %d at least", o.MaxBytes, minSnapshotBytes)
+	}
+	return nil
 }
 
 const (
@@ -85,6 +96,9 @@ func (s *Snapshots) made(ctx context.Context) (store jetstream.ObjectStore, err 
 		return nil, err
 	}
 	if store != nil {
+		if err := s.enlarge(ctx); err != nil {
+			return nil, err
+		}
 		return store, (&local{conn: s.conn}).spreadMore(ctx, snapshotStream, s.options.Replicas)
 	}
 	err = s.conn.replicate(snapshotStream, s.options.Replicas, func(replicas int) error {
@@ -101,6 +115,27 @@ func (s *Snapshots) made(ctx context.Context) (store jetstream.ObjectStore, err 
 		return nil, fmt.Errorf("make the store of snapshots: %w", err)
 	}
 	return store, nil
+}
+
+// enlarge gives the store the size that is wished, if that is more than it has.
+func (s *Snapshots) enlarge(ctx context.Context) error {
+	err := s.conn.do(ctx, func(ctx context.Context) error {
+		stream, err := s.conn.js.Stream(ctx, snapshotStream)
+		if err != nil {
+			return err
+		}
+		cfg := stream.CachedInfo().Config
+		if larger(cfg.MaxBytes, s.options.MaxBytes) == cfg.MaxBytes {
+			return nil
+		}
+		cfg.MaxBytes = s.options.MaxBytes
+		_, err = s.conn.js.UpdateStream(ctx, cfg)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("enlarge the store of snapshots to %d bytes: %w", s.options.MaxBytes, explainAPI(err))
+	}
+	return nil
 }
 
 // Put implements pipeline.Snapshots.
