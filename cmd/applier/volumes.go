@@ -26,11 +26,11 @@ func (p *program) answerSources(ctx context.Context) error {
 	for {
 		err := p.conn.AnswerVolumes(ctx, p.board.Serve)
 		if ctx.Err() != nil {
-			return nil
+			return ctx.Err()
 		}
 		p.log.WarnContext(ctx, "cannot listen to the sources of volumes", telemetry.KeyError, err)
 		if !app.Wait(ctx, delay.Next()) {
-			return nil
+			return ctx.Err()
 		}
 	}
 }

@@ -54,8 +54,8 @@ func TestExplain(t *testing.T) {
 			[]string{"-r", file(t, "values.yaml", values)},
 			ended{app.ExitOK, "apps/deployments shop/web: changed\n  file RULES, rule \"password\":\n    + .data: {\"password\":\"(masked)\"}\n    + .metadata.annotations: {\"p\":\"(masked)\"}\n", ""},
 		},
-		"NoParam": {deployment, withParam, nil, ended{exitNo, "", "file RULES, rule \"password\", line 4, column 7: param \"password\": secret standby, key password: not found: create it, or give its manifest with --rules\n" +
-			"    .data.password = ($params.password | @base64) | .metadata.annotations.p = $params.password\n    ^\ndrsync: the rules do not compile: 1 problem\n"}},
+		"NoParam": {deployment, withParam, nil, ended{exitNo, "", "file RULES, rule \"password\", line 3, column 23: param \"password\": secret standby, key password: not found: create it, or give its manifest with --rules\n" +
+			"      params: {password: {fromSecret: {name: standby, key: password}}}\n                          ^\ndrsync: the rules do not compile: 1 problem\n"}},
 		"ConfigMapAndModule": {deployment, inConfigMap, nil, ended{app.ExitOK, "apps/deployments shop/web: changed\n  configmap dr/rules, key one.yaml, rule \"up\":\n    ~ .spec.replicas: 3 -> 4\n", ""}},
 		"NoLabel":            {deployment, strings.Replace(inConfigMap, "dr-syncer.io/transform", "other", 1), nil, ended{app.ExitOK, "apps/deployments shop/web: changed\n  configmap dr/rules, key one.yaml, rule \"up\":\n    ~ .spec.replicas: 3 -> 4\n", ""}},
 		"NoRules":            {deployment, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: v}\n", nil, ended{app.ExitUsage, "", "drsync: there are no rules: give --rules, --configmap, --replication or --standby\n"}},

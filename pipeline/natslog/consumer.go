@@ -36,7 +36,7 @@ func (s *subscription) makeConsumer(ctx context.Context, first bool) error {
 		// configuration would go on with it, and with what it has delivered.
 		cfg.Metadata[metaAttempt] = strconv.FormatUint(s.generation.Add(1), 10)
 		if first || try > 0 {
-			err := s.h.conn.do(ctx, func(ctx context.Context) error { return s.h.conn.js.DeleteConsumer(ctx, stream, s.name) })
+			err := s.drop(ctx, stream)
 			if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 				return fmt.Errorf("replace consumer %q: %w", s.name, err)
 			}
@@ -66,6 +66,22 @@ func (s *subscription) makeConsumer(ctx context.Context, first bool) error {
 		return fmt.Errorf("read from consumer %q: %w", s.name, err)
 	}
 	return nil
+}
+
+// drop deletes the consumer of our name. On a cluster the answer gets lost when the consumer has no leader yet, or
+// none any more, as one that was made just before: it is asked again.
+func (s *subscription) drop(ctx context.Context, stream string) error {
+	passes := func(err error) bool { return errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil }
+	return s.h.conn.patiently(ctx, passes, func() error {
+		return s.h.conn.do(ctx, func(ctx context.Context) error {
+			if s.h.conn.clustered() {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, electionAnswer)
+				defer cancel()
+			}
+			return s.h.conn.js.DeleteConsumer(ctx, stream, s.name)
+		})
+	})
 }
 
 func (s *subscription) create(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (consumer jetstream.Consumer, err error) {
