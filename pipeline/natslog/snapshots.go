@@ -96,10 +96,13 @@ func (s *Snapshots) made(ctx context.Context) (store jetstream.ObjectStore, err 
 		return nil, err
 	}
 	if store != nil {
-		if err := s.enlarge(ctx); err != nil {
+		if err := s.adjust(ctx); err != nil {
 			return nil, err
 		}
-		return store, (&local{conn: s.conn}).spreadMore(ctx, snapshotStream, s.options.Replicas)
+		if err := (&local{conn: s.conn}).spreadMore(ctx, snapshotStream, s.options.Replicas); err != nil {
+			return nil, err
+		}
+		return s.bucket(ctx) // as it is now
 	}
 	err = s.conn.replicate(snapshotStream, s.options.Replicas, func(replicas int) error {
 		return s.conn.do(ctx, func(ctx context.Context) error {
@@ -111,29 +114,38 @@ func (s *Snapshots) made(ctx context.Context) (store jetstream.ObjectStore, err 
 			return err
 		})
 	})
+	if err == nil {
+		err = s.adjust(ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make the store of snapshots: %w", err)
 	}
-	return store, nil
+	return s.bucket(ctx) // as it is now
 }
 
-// enlarge gives the store the size that is wished, if that is more than it has.
-func (s *Snapshots) enlarge(ctx context.Context) error {
-	err := s.conn.do(ctx, func(ctx context.Context) error {
-		stream, err := s.conn.js.Stream(ctx, snapshotStream)
-		if err != nil {
+// adjust gives the store the size that is wished, if that is more than it has. On a cluster it has what is read come
+// from who leads it: of the others one that follows late would not know what was stored a moment ago.
+func (s *Snapshots) adjust(ctx context.Context) error {
+	var stream jetstream.Stream
+	err := s.conn.do(ctx, func(ctx context.Context) (err error) {
+		if stream, err = s.conn.js.Stream(ctx, snapshotStream); err != nil {
 			return err
 		}
-		cfg := stream.CachedInfo().Config
-		if larger(cfg.MaxBytes, s.options.MaxBytes) == cfg.MaxBytes {
+		have := stream.CachedInfo().Config
+		next := have
+		next.MaxBytes = larger(have.MaxBytes, s.options.MaxBytes)
+		next.AllowDirect = have.AllowDirect && !s.conn.clustered()
+		if next.MaxBytes == have.MaxBytes && next.AllowDirect == have.AllowDirect {
 			return nil
 		}
-		cfg.MaxBytes = s.options.MaxBytes
-		_, err = s.conn.js.UpdateStream(ctx, cfg)
+		stream, err = s.conn.js.UpdateStream(ctx, next)
 		return err
 	})
+	if err == nil {
+		err = s.conn.served(ctx, stream)
+	}
 	if err != nil {
-		return fmt.Errorf("enlarge the store of snapshots to %d bytes: %w", s.options.MaxBytes, explainAPI(err))
+		return fmt.Errorf("adjust the store of snapshots: %w", explainAPI(err))
 	}
 	return nil
 }
