@@ -493,6 +493,39 @@ func TestStatusWrites(t *testing.T) {
 	}
 }
 
+// TestStatusGoesOnAfterWritesOfNothing: a write in which the server finds nothing new leaves the resource's version as it
+// is, and there is nothing to wait for before the next.
+func TestStatusGoesOnAfterWritesOfNothing(t *testing.T) {
+	r := open(t)
+	meter := telemetrytest.Metrics(t)
+	owner := r.put("a", `{source: {site: prod}}`)
+	writes := func() float64 {
+		return meter.Value(telemetry.MetricReplicationStatusWrites, telemetry.String(telemetry.KeyReplication, owner))
+	}
+	for n := range int64(5) {
+		snap := quiet(n)
+		for i := range 3 {
+			// The server keeps no parts of a second: these three are one to it.
+			snap.LastEvent = &v1alpha1.LastEvent{Object: "configmaps shop/web", Action: "Configured", Time: metav1.NewTime(noon.Add(time.Duration(i+1) * time.Millisecond))}
+			before := writes()
+			r.stage.show(owner, snap)
+			r.eventually("it is written", func() error {
+				if writes() == before {
+					return errors.New("it is not")
+				}
+				return nil
+			})
+		}
+	}
+	r.stage.show(owner, quiet(7))
+	r.eventually("all are counted", func() error {
+		if n := r.get("a").Status.Counts.Synced; n != 7 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	})
+}
+
 // TestStatusIsOurs sees to it that a status that somebody else wrote does not stay.
 func TestStatusIsOurs(t *testing.T) {
 	r := open(t)

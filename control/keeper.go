@@ -305,7 +305,16 @@ func (k *keeper) saw(r *v1alpha1.Replication) (fresh bool, ago time.Duration) {
 	return true, time.Since(k.writtenAt)
 }
 
-// wrote remembers a write that was made from the resource version base.
+// awaited returns the resource version that the cache shows until it has seen a write that was made from base and
+// gave written: base, or none if the server found nothing to change. Of such a write there is nothing to be seen.
+func awaited(base, written string) string {
+	if written == base {
+		return ""
+	}
+	return base
+}
+
+// wrote remembers a write that was made from the resource version base, "" if it changed nothing.
 func (k *keeper) wrote(status v1alpha1.ReplicationStatus, base string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

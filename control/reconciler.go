@@ -323,7 +323,7 @@ func (r *reconciler) report(ctx context.Context, k *keeper, repl *v1alpha1.Repli
 		}
 		return reconcile.Result{}, fmt.Errorf("write status of replication %q: %w", k.owner, err)
 	}
-	k.wrote(next, base)
+	k.wrote(next, awaited(base, repl.ResourceVersion))
 	telemetry.Add(ctx, telemetry.MetricReplicationStatusWrites, 1, telemetry.String(telemetry.KeyReplication, k.owner.String()))
 	if former.Phase != next.Phase {
 		k.log.InfoContext(ctx, "phase changed", telemetry.KeyPhase, string(next.Phase), telemetry.KeyReason, reasonOf(next, v1alpha1.ConditionReady))

@@ -255,7 +255,7 @@ func (r *replayReconciler) report(ctx context.Context, t *task, rep *v1alpha1.Re
 		return reconcile.Result{}, fmt.Errorf("write status of replay %q: %w", key, err)
 	}
 	if t != nil {
-		t.base = base
+		t.base = awaited(base, rep.ResourceVersion)
 	}
 	for _, e := range replayTransitions(former, next) {
 		r.emit(rep, e)

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
@@ -276,7 +275,7 @@ func (r *replaying) OnResult(rec pipeline.Record, res pipeline.Result, err error
 	}
 	if err != nil {
 		one.Result, one.Class, one.Message = "", pipeline.ClassOf(err), err.Error()
-		r.last = &v1alpha1.LastError{Object: objectOf(rec.Ref), Reason: one.Class.String(), Message: one.Message, Time: metav1.NewTime(one.Time)}
+		r.last = &v1alpha1.LastError{Object: objectOf(rec.Ref), Reason: one.Class.String(), Message: one.Message, Time: whole(one.Time)}
 	}
 	if former, ok := r.former[rec.Ref]; ok {
 		same := !former.Failed() && former.Result != pipeline.ResultHeld && res == pipeline.ResultUnchanged && err == nil

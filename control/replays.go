@@ -7,8 +7,8 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
@@ -181,7 +181,7 @@ func (r *replayRun) OnResult(rec pipeline.Record, res pipeline.Result, err error
 	if err != nil || !changed {
 		return
 	}
-	event := &v1alpha1.LastEvent{Object: objectOf(rec.Ref), Action: action, Time: metav1.Now()}
+	event := &v1alpha1.LastEvent{Object: objectOf(rec.Ref), Action: action, Time: whole(time.Now())}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last = event
@@ -236,7 +236,7 @@ func (r *replayRun) Snapshot() Snapshot {
 	snap.Deletions = &held
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	snap.LastEvent = r.last
+	snap.LastEvent = r.last.DeepCopy()
 	return snap
 }
 
@@ -245,7 +245,7 @@ func errorOf(e pipeline.LastError) *v1alpha1.LastError {
 	if e.Message == "" {
 		return nil
 	}
-	out := &v1alpha1.LastError{Reason: e.Class.String(), Message: e.Message, Time: metav1.NewTime(e.Time)}
+	out := &v1alpha1.LastError{Reason: e.Class.String(), Message: e.Message, Time: whole(e.Time)}
 	if e.Ref.Name != "" {
 		out.Object = objectOf(e.Ref)
 	}

@@ -204,7 +204,7 @@ func TestReplays(t *testing.T) {
 	if s.LastError == nil || s.LastError.Object != "configmaps replays/bad" || s.LastError.Reason != pipeline.Invalid.String() {
 		t.Errorf("last error %+v", s.LastError)
 	}
-	if s.LastEvent == nil || s.LastEvent.Object != "configmaps replays/good" || s.LastEvent.Action != "Created" {
+	if s.LastEvent == nil || s.LastEvent.Object != "configmaps replays/good" || s.LastEvent.Action != "Created" || s.LastEvent.Time.Nanosecond() != 0 {
 		t.Errorf("last event %+v", s.LastEvent)
 	}
 	if s.Position.Seq != 3 {

@@ -90,7 +90,7 @@ func decideRuns(repl *v1alpha1.Replication, schedule *replay.Schedule, runs []*v
 			c.Deadline = time.Duration(*d) * time.Second
 		}
 		tick := schedule.Step(c)
-		through := metav1.NewTime(tick.Through)
+		through := whole(tick.Through)
 		r.Through = &through
 		if !c.Suspended {
 			// While a run is under way the next moment is told all the same.
@@ -318,7 +318,7 @@ func (r *reconciler) writeRuns(ctx context.Context, k *keeper, repl *v1alpha1.Re
 		}
 		return reconcile.Result{}, fmt.Errorf("write status of replication %q: %w", k.owner, err)
 	}
-	k.wrote(next, base)
+	k.wrote(next, awaited(base, repl.ResourceVersion))
 	telemetry.Add(ctx, telemetry.MetricReplicationStatusWrites, 1, telemetry.String(telemetry.KeyReplication, k.owner.String()))
 	if was, is := missedOf(former), missedOf(next); is > was && next.Runs.Active == "" {
 		r.emit(repl, transition{warning: true, reason: "RunMissed", action: "Schedule", note: "A moment of the schedule passed without a run: it could not begin within spec.startingDeadlineSeconds."})

@@ -98,17 +98,19 @@ func nextStatus(former v1alpha1.ReplicationStatus, s situation) v1alpha1.Replica
 	return next
 }
 
+// whole is a time as the server keeps it, to the second: with more, what was written would differ from what is read.
+func whole(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Second)) }
+
 // tellOldest notes since when every moment can be read back, to the second that is no
 // promise too much. While that is not known, what was said before is the best there is.
 func tellOldest(next *v1alpha1.ReplicationStatus, oldest time.Time) {
 	if oldest.IsZero() {
 		return
 	}
-	whole := oldest.Truncate(time.Second)
-	if whole.Before(oldest) {
-		whole = whole.Add(time.Second)
+	at := whole(oldest)
+	if at.Time.Before(oldest) {
+		at = whole(oldest.Add(time.Second))
 	}
-	at := metav1.NewTime(whole)
 	next.OldestMoment = &at
 }
 
