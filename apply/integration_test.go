@@ -108,7 +108,7 @@ func (s *stand) applier(name string, change ...func(*Settings)) *Applier {
 // put makes a record of an object in YAML, of a kind by its resource.
 func (s *stand) put(resource, text string) pipeline.Record {
 	s.t.Helper()
-	body, err := yaml.YAMLToJSON([]byte(strings.ReplaceAll(text, "NS", s.ns)))
+	body, err := yaml.YAMLToJSON([]byte(kubetest.In(s.ns, text)))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -391,8 +391,8 @@ func TestInheritedLabels(t *testing.T) {
 	s.apply(a, s.namespace(), pipeline.ResultCreated)
 	s.apply(a, s.configMap("ours", "1"), pipeline.ResultCreated)
 	marks := func(name string) string {
-		return strings.ReplaceAll(fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: %s, namespace: NS, labels: {%s: %s}, annotations: {%s: %q}}, data: {value: theirs}}",
-			name, v1alpha1.LabelReplication, Mark("dr", "heirs"), v1alpha1.AnnotationOrigin, originOf(s.configMap(name, "")).String()), "NS", s.ns)
+		return kubetest.In(s.ns, fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: %s, namespace: NS, labels: {%s: %s}, annotations: {%s: %q}}, data: {value: theirs}}",
+			name, v1alpha1.LabelReplication, Mark("dr", "heirs"), v1alpha1.AnnotationOrigin, originOf(s.configMap(name, "")).String()))
 	}
 	if err := s.cluster.Apply(marks("made")); err != nil {
 		t.Fatal(err)
@@ -848,7 +848,7 @@ func TestDefinitions(t *testing.T) {
 	s.apply(a, widget, pipeline.ResultUnchanged)
 
 	t.Run("not deleted with foreign objects", func(*testing.T) {
-		if err := s.cluster.Apply(strings.ReplaceAll("{apiVersion: NS.example.com/v1, kind: Widget, metadata: {name: foreign, namespace: NS}}", "NS", s.ns)); err != nil {
+		if err := s.cluster.Apply(kubetest.In(s.ns, "{apiVersion: NS.example.com/v1, kind: Widget, metadata: {name: foreign, namespace: NS}}")); err != nil {
 			t.Fatal(err)
 		}
 		shelf, err := s.inventory.shelf(t.Context(), widget.Ref.GroupResource())

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/kube/kubetest"
 	"github.com/dr-syncer/dr-syncer/pipeline"
 	"github.com/dr-syncer/dr-syncer/transform"
 )
@@ -126,7 +127,7 @@ func TestDropped(t *testing.T) {
 	drop := with(t, rule(`select(.data.value != "secret")`))
 	a := s.applier("drop", drop)
 	s.apply(a, s.namespace(), pipeline.ResultCreated)
-	if err := s.cluster.Apply(strings.ReplaceAll("{apiVersion: v1, kind: ConfigMap, metadata: {name: foreign, namespace: NS}}", "NS", s.ns)); err != nil {
+	if err := s.cluster.Apply(kubetest.In(s.ns, "{apiVersion: v1, kind: ConfigMap, metadata: {name: foreign, namespace: NS}}")); err != nil {
 		t.Fatal(err)
 	}
 	s.apply(a, s.configMap("a", "secret"), pipeline.ResultSkipped)

@@ -112,7 +112,7 @@ func (h *house) begin() {
 // object makes the put of an object in YAML; NS stands for a namespace of the test's own.
 func (h *house) object(resource, text string) pipeline.Event {
 	h.Helper()
-	body, err := yaml.YAMLToJSON([]byte(strings.ReplaceAll(text, "NS", h.namespace)))
+	body, err := yaml.YAMLToJSON([]byte(kubetest.In(h.namespace, text)))
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func (h *house) make(kind, name, spec string, annotations ...string) {
 	h.Helper()
 	file := filepath.Join(h.TempDir(), name+".yaml")
 	text := fmt.Sprintf("apiVersion: dr-syncer.io/v1alpha1\nkind: %s\nmetadata: {name: %s, namespace: %s, annotations: {%s}}\nspec: %s\n",
-		kind, name, h.namespace, strings.Join(annotations, ", "), strings.ReplaceAll(spec, "NS", h.namespace))
+		kind, name, h.namespace, strings.Join(annotations, ", "), kubetest.In(h.namespace, spec))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		h.Fatal(err)
 	}

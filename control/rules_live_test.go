@@ -10,12 +10,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dr-syncer/dr-syncer/api/v1alpha1"
+	"github.com/dr-syncer/dr-syncer/kube/kubetest"
 )
 
 // apply creates or changes something in the room's namespace, NS in the text.
 func (r *room) apply(text string) {
 	r.Helper()
-	if err := r.cluster.Apply(strings.ReplaceAll(text, "NS", r.namespace)); err != nil {
+	if err := r.cluster.Apply(kubetest.In(r.namespace, text)); err != nil {
 		r.Fatal(err)
 	}
 }

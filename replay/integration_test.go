@@ -58,7 +58,7 @@ func newSite(t *testing.T) *site {
 // object makes the put of an object in YAML.
 func (s *site) object(resource, text string) pipeline.Event {
 	s.t.Helper()
-	body, err := yaml.YAMLToJSON([]byte(strings.ReplaceAll(text, "NS", s.ns)))
+	body, err := yaml.YAMLToJSON([]byte(kubetest.In(s.ns, text)))
 	if err != nil {
 		s.t.Fatal(err)
 	}

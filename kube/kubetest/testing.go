@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
 	"sync"
 	"testing"
 
@@ -78,6 +79,12 @@ func Shared(t testing.TB) *Cluster {
 	}
 	return shared.cluster.of(t)
 }
+
+// place matches the word that In replaces, not two letters of something longer.
+var place = regexp.MustCompile(`\bNS\b`)
+
+// In returns a text of a test with its namespace in the place of every word NS.
+func In(namespace, text string) string { return place.ReplaceAllLiteralString(text, namespace) }
 
 // Main is the TestMain of packages that use Shared: it runs the tests, closes the shared
 // cluster, and fails if goroutines are left over.
