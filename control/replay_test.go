@@ -238,6 +238,7 @@ func TestReplayGuard(t *testing.T) {
 	h.append(events...)
 	h.make("Replication", "all", fmt.Sprintf("{source: {site: prod}, namespaces: {names: [%s]}, mode: Manual}", ns), "dr-syncer.io/sync-now: first")
 	h.eventually("all are there", func() error { return differ(20, len(h.values(ns))) })
+	h.ends("all-now-"+short("first"), v1alpha1.ReplayComplete)
 	for i := range 15 {
 		h.append(h.gone(events[i+2]))
 	}
