@@ -288,7 +288,7 @@ func (l *local) giveBack(ctx context.Context, s site, epoch string) error {
 		_, err = l.conn.js.UpdateStream(ctx, cfg)
 		return err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) { // what another writer removed holds no room
 		return fmt.Errorf("give back the room of epoch %s of site %q: %w", epoch, s.name, err)
 	}
 	return nil
