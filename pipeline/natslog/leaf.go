@@ -73,8 +73,11 @@ func (s site) linkInbox() string { return s.linkRoot() + ".inbox" }
 // linkConsumer is the consumer of a history that feeds its copy.
 func (s site) linkConsumer() string { return "link_" + s.token }
 
-// linkReset is what a copy asks of its consumer when it begins to read.
-func (s site) linkReset() string { return "CONSUMER.RESET.*." + s.linkConsumer() }
+// consumerReset begins what a copy asks when it begins to read.
+const consumerReset = "CONSUMER.RESET."
+
+// linkReset is where the copies ask that of their consumers.
+func (s site) linkReset() string { return s.linkAPI() + "." + consumerReset + "*." + s.linkConsumer() }
 
 // linkAcks is where a copy says how far it is.
 func (s site) linkAcks() string { return "$JS.FC.*." + s.linkConsumer() + ".>" }
@@ -99,7 +102,7 @@ func (s site) linkPermissions() *natsserver.Permissions {
 			s.linkRecords("*"), s.control() + "." + verbLink, s.control() + "." + verbVolumes, linkReplies,
 		}},
 		Subscribe: &natsserver.SubjectPermission{Allow: []string{
-			s.linkAPI() + "." + s.linkReset(), s.linkAcks(), s.linkInbox() + ".>",
+			s.linkReset(), s.linkAcks(), s.linkInbox() + ".>",
 		}},
 	}
 }
@@ -192,7 +195,7 @@ func (l *Link) remote() (*natsserver.RemoteLeafOpts, error) {
 }
 
 // connectLink lets the link's account reach what the copy of the history needs:
-// the records that its consumers send, and two subjects of those consumers.
+// the records that its consumers send, and where it acknowledges them.
 func (s *Server) connectLink(inner *natsserver.Server) error {
 	if s.cfg.Link == nil {
 		return nil
@@ -209,16 +212,11 @@ func (s *Server) connectLink(inner *natsserver.Server) error {
 	if err := account.AddStreamImport(log, of.linkRecords("*"), ""); err != nil {
 		return fmt.Errorf("import the records of site %q: %w", of.name, err)
 	}
-	for _, svc := range []service{
-		{from: of.linkAPI() + "." + of.linkReset(), to: apiPrefix + of.linkReset()},
-		{from: of.linkAcks(), to: of.linkAcks()},
-	} {
-		if err := log.AddServiceExport(svc.to, only); err != nil {
-			return fmt.Errorf("export %q: %w", svc.to, err)
-		}
-		if err := account.AddServiceImport(log, svc.from, svc.to); err != nil {
-			return fmt.Errorf("import %q: %w", svc.from, err)
-		}
+	if err := log.AddServiceExport(of.linkAcks(), only); err != nil {
+		return fmt.Errorf("export what a copy of site %q says: %w", of.name, err)
+	}
+	if err := account.AddServiceImport(log, of.linkAcks(), of.linkAcks()); err != nil {
+		return fmt.Errorf("import what a copy of site %q says: %w", of.name, err)
 	}
 	return nil
 }

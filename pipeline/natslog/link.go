@@ -74,6 +74,10 @@ func (s *Server) startLink(ctx context.Context) (err error) {
 		l.asker.Close()
 		return errors.Join(fmt.Errorf("subscribe to the epochs of site %q: %w", l.site.name, err), conn.Close())
 	}
+	if _, err = l.asker.Subscribe(l.site.linkReset(), l.resetConsumer); err != nil {
+		l.asker.Close()
+		return errors.Join(fmt.Errorf("answer the copies of site %q: %w", l.site.name, err), conn.Close())
+	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.stop = stop
 	l.wg.Go(func() { l.run(run) })
