@@ -234,7 +234,7 @@ func (c *cli) moment(ctx context.Context, conn *natslog.Conn, o diffOptions, d *
 			return nil, app.Usage(fmt.Errorf("--position %q is not of the form EPOCH/SEQUENCE", o.position))
 		}
 		at = pipeline.Position{Epoch: epoch, Seq: n}
-	case o.at != "":
+	case o.at != "" && o.at != "now":
 		t, err := parseMoment(o.at, time.Now())
 		if err != nil {
 			return nil, app.Usage(fmt.Errorf("--at %w", err))

@@ -52,9 +52,9 @@ func (c *cli) withPast(ctx context.Context, f func(*replay.Past) error) (err err
 }
 
 // locate resolves what a user says of a moment: a time, an age, a position or the
-// name of a snapshot; nothing is the present.
+// name of a snapshot; nothing, or "now", is the present.
 func locate(ctx context.Context, past *replay.Past, text string) (pipeline.Moment, error) {
-	if text == "" {
+	if text == "" || text == "now" {
 		r, err := past.Reach(ctx)
 		return r.Newest, err
 	}

@@ -123,7 +123,7 @@ func TestPastCommands(t *testing.T) {
 	s.run(t, app.ExitFailed, []string{"reaches back to"}, "get", "secret", "login", "-n", "shop", "--at", "1000h")
 	s.run(t, app.ExitUsage, []string{"neither a time"}, "get", "secret", "login", "--at", "yesterday")
 
-	s.run(t, app.ExitOK, []string{"- apps/deployments shop/web", `~ secrets shop/login by kubectl`, "2 objects differ"}, "diff", "--from", at(2))
+	s.run(t, app.ExitOK, []string{"- apps/deployments shop/web", `~ secrets shop/login by kubectl`, "2 objects differ"}, "diff", "--from", at(2), "--to", "now")
 	s.run(t, exitNo, []string{"~ .spec.replicas: 1 -> 3", "1 object differs"}, "diff", "--from", at(0), "--to", at(1), "--exit-code")
 	s.run(t, app.ExitOK, []string{"0 objects differ"}, "diff", "--from", at(1), "--to", at(1), "--exit-code")
 	s.run(t, app.ExitUsage, nil, "diff")
