@@ -63,12 +63,21 @@ func (c *compiler) edition(ctx context.Context, repl *v1alpha1.Replication, form
 			return former, nil
 		}
 	}
-	m, wrong := c.gather(repl)
-	e := &edition{sections: withSecrets(c.sections(repl), m)}
-	c.book.use(ctx, types.NamespacedName{Namespace: repl.Namespace, Name: repl.Name}, e.sections...)
-	var err error
-	if e.stamp, err = c.stamp(repl, e.sections); err != nil {
-		return c.keep(e, former, repl, v1alpha1.ReasonRulesUnread, err)
+	e := &edition{}
+	var wrong []error
+	m, _ := c.gather(repl)
+	for { // once, unless rules come to ask for Secrets of another namespace meanwhile
+		e.sections = withSecrets(c.sections(repl), m)
+		c.book.use(ctx, types.NamespacedName{Namespace: repl.Namespace, Name: repl.Name}, e.sections...)
+		var err error
+		// Before the sections are read: what comes after must not look like what was read.
+		if e.stamp, err = c.stamp(repl, e.sections); err != nil {
+			return c.keep(e, former, repl, v1alpha1.ReasonRulesUnread, err)
+		}
+		m, wrong = c.gather(repl)
+		if slices.Equal(withSecrets(c.sections(repl), m), e.sections) {
+			break
+		}
 	}
 	set, err := c.compile(repl, &m, c.lookup)
 	if err = errors.Join(append(wrong, err)...); err != nil {

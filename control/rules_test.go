@@ -336,6 +336,32 @@ func TestRulesThatCannotBeRead(t *testing.T) {
 }
 
 // TestDocumentedSpecs reads the parts of Replications that docs/transforms.md and README.md show.
+// TestRulesReadWhileTheyAreAskedFor has the ConfigMaps read just when a Replication
+// begins to use them.
+func TestRulesReadWhileTheyAreAskedFor(t *testing.T) {
+	there := shelf{configMaps: map[string]map[string]string{"team/a": doc("first")}}.book()
+	b := newRulebook(nil, nil)
+	defer close(b.done)
+	repl := replication(v1alpha1.Transforms{Names: []string{"a"}, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"name": "none"}}})
+	go func() {
+		<-b.begin
+		b.mu.Lock()
+		for at, p := range b.pages {
+			*p = *there.pages[at]
+		}
+		b.mu.Unlock()
+		<-b.begin
+	}()
+	c := &compiler{book: b, shared: "dr"}
+	e, err := c.edition(t.Context(), repl, nil)
+	if err != nil || e.problem != nil {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if diff := cmp.Diff([]string{"first"}, rulesOf(e.set)); diff != "" {
+		t.Errorf("rules (-want +got)\n%s", diff)
+	}
+}
+
 func TestDocumentedSpecs(t *testing.T) {
 	seen := 0
 	for _, page := range []string{"../docs/transforms.md", "../README.md"} {
