@@ -143,6 +143,15 @@ func (h *house) settings(namespace, name, value string) pipeline.Event {
 	return h.object("configmaps", fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: %s, namespace: %s}, data: {value: %q}}", name, namespace, value))
 }
 
+// shop makes the puts of a namespace and of n settings in it: c0, c1, ...
+func (h *house) shop(ns string, n int) []pipeline.Event {
+	events := []pipeline.Event{h.source(ns)}
+	for i := range n {
+		events = append(events, h.settings(ns, fmt.Sprintf("c%d", i), "1"))
+	}
+	return events
+}
+
 func (h *house) gone(e pipeline.Event) pipeline.Event {
 	h.n++
 	e.Op, e.Evidence, e.Body, e.Digest, e.Version = pipeline.OpDelete, pipeline.EvidenceWatch, nil, pipeline.Digest{}, fmt.Sprint(h.n)

@@ -189,11 +189,7 @@ func TestReplayBesideAContinuousReplication(t *testing.T) {
 func TestReplayIsResumed(t *testing.T) {
 	h := openHouse(t)
 	ns := h.namespace + "-shop"
-	events := []pipeline.Event{h.source(ns)}
-	for i := range 300 {
-		events = append(events, h.settings(ns, fmt.Sprintf("c%d", i), "1"))
-	}
-	h.append(events...)
+	h.append(h.shop(ns, 300)...)
 	h.make("Replay", "long", fmt.Sprintf("{template: {source: {site: prod}, namespaces: {names: [%s]}, workers: 1}, prune: true}", ns))
 	var position *v1alpha1.Position
 	for range 4 {
@@ -289,10 +285,7 @@ func TestReplayGuard(t *testing.T) {
 func TestDiscardedDeletionsStayDiscarded(t *testing.T) {
 	h := openHouse(t)
 	ns := h.namespace + "-shop"
-	events := []pipeline.Event{h.source(ns)}
-	for i := range 6 {
-		events = append(events, h.settings(ns, fmt.Sprintf("c%d", i), "1"))
-	}
+	events := h.shop(ns, 6)
 	h.append(events...)
 	h.make("Replication", "all", fmt.Sprintf("{source: {site: prod}, namespaces: {names: [%s]}, mode: Manual, deletionGuard: {minCount: 0, maxPercent: 10}}", ns),
 		"dr-syncer.io/sync-now: first")

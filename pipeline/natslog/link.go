@@ -70,13 +70,9 @@ func (s *Server) startLink(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(fmt.Errorf("connect to the account of the link: %w", err), conn.Close())
 	}
-	if _, err = conn.nc.Subscribe(l.site.announce(), func(*nats.Msg) { l.wake() }); err != nil {
+	if err = l.listen(); err != nil {
 		l.asker.Close()
-		return errors.Join(fmt.Errorf("subscribe to the epochs of site %q: %w", l.site.name, err), conn.Close())
-	}
-	if _, err = l.asker.Subscribe(l.site.linkReset(), l.resetConsumer); err != nil {
-		l.asker.Close()
-		return errors.Join(fmt.Errorf("answer the copies of site %q: %w", l.site.name, err), conn.Close())
+		return errors.Join(err, conn.Close())
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.stop = stop
@@ -84,6 +80,17 @@ func (s *Server) startLink(ctx context.Context) (err error) {
 	s.mu.Lock()
 	s.link = l
 	s.mu.Unlock()
+	return nil
+}
+
+// listen has the linker hear of new epochs, and of copies that are about to read.
+func (l *linker) listen() error {
+	if _, err := l.conn.nc.Subscribe(l.site.announce(), func(*nats.Msg) { l.wake() }); err != nil {
+		return fmt.Errorf("subscribe to the epochs of site %q: %w", l.site.name, err)
+	}
+	if _, err := l.asker.Subscribe(l.site.linkReset(), l.resetConsumer); err != nil {
+		return fmt.Errorf("answer the copies of site %q: %w", l.site.name, err)
+	}
 	return nil
 }
 

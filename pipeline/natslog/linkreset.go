@@ -42,7 +42,7 @@ func (l *linker) resetConsumer(m *nats.Msg) {
 	})
 	if err != nil {
 		l.log.Debug("cannot reset the consumer that feeds the copy; the copy will ask again",
-			slog.String(telemetry.KeySite, l.site.name), slog.String("stream", stream), slog.Any(telemetry.KeyError, err))
+			slog.String(telemetry.KeySite, l.site.name), slog.String(telemetry.KeyName, stream), slog.Any(telemetry.KeyError, err))
 		return
 	}
 	reset.Delivered = jetstream.SequenceInfo{Stream: reset.ResetSeq - 1}

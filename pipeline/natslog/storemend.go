@@ -42,7 +42,7 @@ func mendStream(path string) (mended bool, err error) {
 	if _, err := os.Stat(filepath.Join(path, server.JetStreamMetaFileKey)); err == nil {
 		return false, nil // encrypted: not by us
 	}
-	description, err := os.ReadFile(filepath.Join(path, server.JetStreamMetaFile)) //nolint:gosec // G304: in the store
+	description, err := fs.ReadFile(os.DirFS(path), server.JetStreamMetaFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if size, err := storeSize(filepath.Join(path, "msgs")); err != nil && !errors.Is(err, fs.ErrNotExist) || size > 0 {
 			return false, err // the server says that it misses the description
@@ -65,10 +65,10 @@ func mendStream(path string) (mended bool, err error) {
 		return false, err
 	}
 	_, _ = hash.Write(description) // never fails
-	want, at := hex.EncodeToString(hash.Sum(nil)), filepath.Join(path, server.JetStreamMetaFileSum)
-	got, err := os.ReadFile(at) //nolint:gosec // G304: in the store
+	want := hex.EncodeToString(hash.Sum(nil))
+	got, err := fs.ReadFile(os.DirFS(path), server.JetStreamMetaFileSum)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) || string(got) == want {
 		return false, err
 	}
-	return true, os.WriteFile(at, []byte(want), 0o600)
+	return true, os.WriteFile(filepath.Join(path, server.JetStreamMetaFileSum), []byte(want), 0o600)
 }
